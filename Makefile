@@ -1,0 +1,54 @@
+# Needs python3 with venv and the package registries; `make PYTHON=python3.13 …` picks another Python.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TYPESCRIPT := typescript@5.9.3
+TSC := node_modules/.bin/tsc
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test lint clean debian
+
+help:
+	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
+	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
+	@echo "make lint   only ruff, mypy and the import contracts"
+	@echo "make clean  remove what was built or installed in this folder"
+
+run: $(VENV)/example.stamp
+	$(BIN)/python -m example_app
+
+# pytest comes last: CI reads its closing line.
+test: debian lint $(TSC)
+	node --test tests/js/*.test.*js
+	$(TSC) --noEmit --strict --target es2022 --module esnext --moduleResolution bundler tests/js/types/*.ts
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) node_modules build dist *.egg-info flask_presence/static/vendor
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find flask_presence example_app tests -name __pycache__ -prune -exec rm -rf {} +
+
+debian:
+	@.ci/debian
+
+# A new environment whenever what it is made from changes: what setup.py no longer names must not linger.
+$(VENV)/pyvenv.cfg: setup.py flask_presence/socketio_client.py
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/%.stamp: $(VENV)/pyvenv.cfg
+	$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+# Touched, because npm keeps the dates of what it unpacks: older than this Makefile.
+$(TSC): Makefile
+	npm install --prefix . --loglevel=error --no-save --no-package-lock --no-audit --no-fund $(TYPESCRIPT)
+	@touch $@

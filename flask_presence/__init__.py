@@ -1,0 +1,31 @@
+"""Presence for Flask: who is here, over Flask-SocketIO."""
+
+from .channels import ChannelConfig
+from .errors import (
+    AccessDenied,
+    BackendUnavailable,
+    ChannelFull,
+    ChannelNotFound,
+    ChannelUnavailable,
+    InvalidChannelConfig,
+    PresenceError,
+)
+from .extension import Presence
+from .model import Change, State, User
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDenied",
+    "BackendUnavailable",
+    "Change",
+    "ChannelConfig",
+    "ChannelFull",
+    "ChannelNotFound",
+    "ChannelUnavailable",
+    "InvalidChannelConfig",
+    "Presence",
+    "PresenceError",
+    "State",
+    "User",
+]

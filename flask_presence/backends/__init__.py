@@ -1,0 +1,5 @@
+"""Where members are kept: one module for each store, strangers to one another, behind `Backend`."""
+
+from .base import Backend
+
+__all__ = ["Backend"]

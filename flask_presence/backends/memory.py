@@ -1,0 +1,379 @@
+"""Members in this process alone: for development and tests."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
+
+from ..model import NOWHERE, Position, State, User
+from ..protocol import load_object
+from .base import Command, Key, Reading, Renewal, Told
+from .steps import ALIVE, DRAINED, LOST, Counters, Lease, Row, Step, StepBackend, milliseconds, seen
+
+T = TypeVar("T")
+
+COMMANDS_KEPT = 600_000
+"""Milliseconds for which a command stays readable."""
+
+
+@dataclass(slots=True)
+class _Channel:
+    counters: Counters
+    rows: dict[str, Row] = field(default_factory=dict)
+    users: dict[str, set[str]] = field(default_factory=dict)
+    """The clients of each user."""
+
+
+class MemoryBackend(StepBackend):
+    """Dicts behind a lock.
+
+    :param clock: gives seconds; only tests need another one than the process's own.
+    """
+
+    shared = False
+
+    def __init__(
+        self, *, worker_timeout: float = 15, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(worker_timeout=worker_timeout)
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._channels: dict[str, _Channel] = {}
+        self._leases: dict[str, Lease] = {}
+        self._held: dict[str, set[Key]] = {}
+        self._clients: dict[str, set[str]] = {}
+        self._user_channels: dict[str, set[str]] = {}
+        self._latest = self.now
+        self._deadlines: list[tuple[int, Key]] = []
+        self._commands: deque[tuple[int, int, Command]] = deque()
+        self._told = 0
+
+    @property
+    def now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def run(self, step: Callable[[Step], T]) -> T:
+        with self._lock:
+            return step(_MemoryStep(self))
+
+    # Members
+
+    def touch(self, channel: str, client_id: str, timeout: float) -> bool:
+        with self._lock:
+            row = self._row(Key(channel, client_id))
+            if row is None:
+                return False
+            if row.worker is None:
+                self._set_deadline(Key(channel, client_id), timeout)
+            return True
+
+    def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
+        with self._lock:
+            for key in keys:
+                row = self._row(key)
+                if row is not None and row.worker == worker:
+                    self._set_deadline(key, after)
+
+    def _set_deadline(self, key: Key, after: float) -> None:
+        row = self._channels[key.channel].rows[key.client_id]
+        now = self.now
+        self._store(
+            key.channel,
+            row._replace(worker=None, deadline=now + milliseconds(after), held_at=now),
+        )
+
+    # Workers
+
+    def renew(
+        self,
+        worker: str,
+        timeout: float,
+        *,
+        create: bool = False,
+        channels: Collection[str] = (),
+        cursor: int | None = None,
+    ) -> Renewal:
+        with self._lock:
+            lease = self._leases.get(worker)
+            held = create if lease is None else lease.status == ALIVE
+            if held:
+                self._set_lease(worker, ALIVE, timeout)
+            return Renewal(
+                held=held,
+                cursor=self._told,
+                positions={name: self._position(name) for name in channels},
+                commands=[] if cursor is None else list(self._commands_after(cursor)),
+            )
+
+    def _commands_after(self, cursor: int) -> Iterator[Told]:
+        now = self.now
+        for number, at, command in self._commands:
+            if number > cursor:
+                yield Told(number, (now - at) / 1000, command)
+
+    def _position(self, name: str) -> Position:
+        channel = self._channels.get(name)
+        if channel is None:
+            return NOWHERE
+        return Position(channel.counters.epoch, channel.counters.revision)
+
+    def end_worker(self, worker: str, *, after: float) -> None:
+        with self._lock:
+            lease = self._leases.get(worker)
+            if lease is not None and lease.status == ALIVE:
+                self._set_lease(worker, DRAINED, after)
+
+    def _set_lease(self, worker: str, status: str, timeout: float) -> None:
+        span = milliseconds(timeout)
+        self._leases[worker] = Lease(status, self.now + span, span)
+
+    def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
+        with self._lock:
+            keys = self._held.get(worker, set())
+            return heapq.nsmallest(limit, (key for key in keys if after is None or key > after))
+
+    # Ending what is due
+
+    def end_leases(self) -> None:
+        if self.spares_leases:
+            return
+        with self._lock:
+            now = self.now
+            for worker, lease in self._leases.items():
+                if lease.status == ALIVE and lease.until <= now:
+                    self._leases[worker] = lease._replace(status=LOST)
+
+    def due(self, limit: int) -> list[str]:
+        self.end_leases()
+        with self._lock:
+            self._cut_what_is_too_far_ahead()
+            for worker in self._ended_workers():
+                if worker not in self._held:
+                    del self._leases[worker]
+            return sorted({key.channel for key in islice(self._due_keys(), limit)})
+
+    def _due_keys(self) -> Iterator[Key]:
+        yield from self._past_deadline()
+        for worker in self._ended_workers():
+            yield from self._held.get(worker, ())
+
+    def _past_deadline(self) -> list[Key]:
+        now, found = self.now, {}
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, key = heapq.heappop(self._deadlines)
+            row = self._row(key)
+            if row is not None and row.deadline == deadline:
+                found[key] = deadline
+        for key, deadline in found.items():
+            heapq.heappush(self._deadlines, (deadline, key))
+        return list(found)
+
+    def _ended_workers(self) -> list[str]:
+        now, spared = self.now, self.spares_leases
+        return [
+            worker for worker, lease in self._leases.items() if lease.is_over(now, spared=spared)
+        ]
+
+    def _cut_what_is_too_far_ahead(self) -> None:
+        now = self.now
+        for worker, lease in self._leases.items():
+            if lease.until > now + lease.timeout:
+                self._leases[worker] = lease._replace(until=now + lease.timeout)
+        stepped_back, self._latest = now < self._latest, now
+        for _, key in list(self._deadlines) if stepped_back else ():
+            row = self._row(key)
+            if row is None or row.deadline is None or row.held_at is None or row.held_at <= now:
+                continue
+            self._set_deadline(key, (row.deadline - row.held_at) / 1000)
+
+    # Reading
+
+    def state(self, channel: str) -> Reading:
+        with self._lock:
+            found = self._channels.get(channel)
+            if found is None:
+                return Reading(State(channel), [])
+            step = _MemoryStep(self)
+            if any(self.is_due(row, step) for row in found.rows.values()):
+                return Reading(None, self.settle(channel).changes)
+            return Reading(replace(self._counted(channel), users=tuple(_users(found))), [])
+
+    def count(self, channel: str) -> Reading:
+        with self._lock:
+            changes = self.settle(channel).changes
+            return Reading(None if changes else self._counted(channel), changes)
+
+    def _counted(self, channel: str) -> State:
+        found = self._channels.get(channel)
+        if found is None:
+            return State(channel)
+        counters = found.counters
+        return State(channel, counters.epoch, counters.revision, counters.count, counters.anonymous)
+
+    def channels(self, prefix: str | None = None) -> dict[str, int]:
+        with self._lock:
+            return {
+                name: channel.counters.count
+                for name, channel in sorted(self._channels.items())
+                if channel.rows and (prefix is None or name.startswith(f"/{prefix}/"))
+            }
+
+    def channels_of(self, *, user_id: str | None = None, client_id: str | None = None) -> list[str]:
+        with self._lock:
+            if user_id is not None:
+                return sorted(self._user_channels.get(user_id, ()))
+            return sorted(self._clients.get(client_id or "", ()))
+
+    # Upkeep
+
+    def reset_epoch(self, channel: str, old: str, new: str) -> bool:
+        with self._lock:
+            found = self._channels.get(channel)
+            if found is None or found.counters.epoch != old:
+                return False
+            found.counters.epoch = new
+            return True
+
+    def drop_empty_channels(self, retention: float) -> int:
+        with self._lock:
+            now = self.now
+            while self._commands and self._commands[0][1] <= now - COMMANDS_KEPT:
+                self._commands.popleft()
+            latest = now - milliseconds(retention)
+            empty = [
+                name
+                for name, channel in self._channels.items()
+                if channel.counters.vacated is not None and channel.counters.vacated <= latest
+            ]
+            for name in empty:
+                del self._channels[name]
+            return len(empty)
+
+    def tell(self, command: Command) -> int:
+        with self._lock:
+            self._told += 1
+            self._commands.append((self._told, self.now, command))
+            return self._told
+
+    def check(self) -> None:
+        return None
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+    # Rows and their indexes
+
+    def _row(self, key: Key) -> Row | None:
+        channel = self._channels.get(key.channel)
+        return None if channel is None else channel.rows.get(key.client_id)
+
+    def _store(self, name: str, row: Row) -> None:
+        self._discard(name, row.client_id)
+        key = Key(name, row.client_id)
+        channel = self._channels[name]
+        channel.rows[row.client_id] = row
+        self._clients.setdefault(row.client_id, set()).add(name)
+        if row.user_id is not None:
+            channel.users.setdefault(row.user_id, set()).add(row.client_id)
+            self._user_channels.setdefault(row.user_id, set()).add(name)
+        if row.worker is not None:
+            self._held.setdefault(row.worker, set()).add(key)
+        if row.deadline is not None:
+            heapq.heappush(self._deadlines, (row.deadline, key))
+
+    def _discard(self, name: str, client_id: str) -> None:
+        channel = self._channels[name]
+        row = channel.rows.pop(client_id, None)
+        if row is None:
+            return
+        _drop(self._clients, client_id, name)
+        if row.worker is not None:
+            _drop(self._held, row.worker, Key(name, client_id))
+        if row.user_id is not None:
+            _drop(channel.users, row.user_id, client_id)
+            if row.user_id not in channel.users:
+                _drop(self._user_channels, row.user_id, name)
+
+
+def _drop(index: dict[str, set[T]], key: str, value: T) -> None:
+    values = index[key]
+    values.discard(value)
+    if not values:
+        del index[key]
+
+
+def _users(channel: _Channel) -> Iterator[User]:
+    groups = [
+        [channel.rows[client_id] for client_id in clients] for clients in channel.users.values()
+    ]
+    for rows in sorted(groups, key=lambda rows: rows[0].place):
+        shown = seen(rows)
+        user_id = rows[0].user_id
+        assert shown is not None
+        assert user_id is not None
+        yield User(user_id, load_object(shown.info), load_object(shown.meta))
+
+
+class _MemoryStep:
+    """A step on the dicts; the backend's lock makes it atomic, as it writes only what it must."""
+
+    def __init__(self, backend: MemoryBackend) -> None:
+        self._backend = backend
+
+    @property
+    def now(self) -> int:
+        return self._backend.now
+
+    def lock_channel(self, name: str, epoch: str | None) -> Counters | None:
+        channel = self._backend._channels.get(name)
+        if channel is not None:
+            return replace(channel.counters)
+        return None if epoch is None else Counters(epoch)
+
+    def save_channel(self, name: str, counters: Counters) -> None:
+        self._backend._channels[name].counters = counters
+
+    def rows(
+        self, name: str, *, users: Collection[str] = (), clients: Collection[str] = ()
+    ) -> list[Row]:
+        channel = self._backend._channels.get(name)
+        if channel is None:
+            return []
+        ids = {client_id for user_id in users for client_id in channel.users.get(user_id, ())}
+        ids.update(clients)
+        return [channel.rows[client_id] for client_id in ids if client_id in channel.rows]
+
+    def some_rows(self, name: str, limit: int) -> list[Row]:
+        channel = self._backend._channels.get(name)
+        rows = [] if channel is None else channel.rows.values()
+        return heapq.nsmallest(limit, rows, key=lambda row: (row.place, row.client_id))
+
+    def due_rows(self, name: str, limit: int) -> list[Row]:
+        rows = self._backend._channels[name].rows
+        due = (rows[key.client_id] for key in self._backend._due_keys() if key.channel == name)
+        return heapq.nsmallest(limit, due, key=lambda row: (row.place, row.client_id))
+
+    def insert_row(self, name: str, row: Row) -> None:
+        if name not in self._backend._channels:
+            self._backend._channels[name] = _Channel(Counters(""))
+        self._backend._store(name, row)
+
+    def replace_row(self, name: str, row: Row) -> None:
+        self._backend._store(name, row)
+
+    def delete_rows(self, name: str, client_ids: Sequence[str]) -> None:
+        for client_id in client_ids:
+            self._backend._discard(name, client_id)
+
+    def may_hold(self, worker: str) -> bool:
+        lease = self._backend._leases.get(worker)
+        return lease is not None and lease.status == ALIVE
+
+    def lease(self, worker: str) -> Lease | None:
+        return self._backend._leases.get(worker)

@@ -1,0 +1,560 @@
+"""The backend on SQL: each verb is one short transaction."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    MetaData,
+    and_,
+    bindparam,
+    delete,
+    exc,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.engine import Connection
+
+from ...errors import BackendUnavailable
+from ...model import NOWHERE, Position, State, User
+from ...protocol import load_object
+from ..base import SLICE, Command, Key, Reading, Renewal, Told, chunks
+from ..steps import ALIVE, DRAINED, LOST, Lease, Row, Step, StepBackend, milliseconds, seen
+from .dialects import dialect_of
+from .step import ROW_COLUMNS, SQLStep
+from .tables import Tables
+
+T = TypeVar("T")
+
+COMMANDS_KEPT = 600_000
+"""Milliseconds for which a command stays readable."""
+
+MAX_ATTEMPTS = 8
+"""How often a step is run when the database answers with a deadlock."""
+
+
+class SQLAlchemyBackend(StepBackend):
+    """Members in the tables of one database.
+
+    :param engine: the backend takes its connections from here and from nowhere else.
+    :param metadata: where the tables are declared; the app's own, so that its migrations make
+        them, or ``None`` for a separate one.
+    :param makes_tables: may the backend make missing tables by itself?
+    :param clock: gives seconds instead of the database's clock; for tests only.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        prefix: str = "presence",
+        metadata: MetaData | None = None,
+        worker_timeout: float = 15,
+        makes_tables: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(worker_timeout=worker_timeout)
+        self.engine = engine
+        self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
+        self.dialect = dialect_of(engine)
+        self.dialect.prepare(engine)
+        self._makes_tables = makes_tables
+        self._clock = clock
+        self._now: ColumnElement[int] = literal_column(self.dialect.clock)
+
+    # Connections
+
+    def run(self, step: Callable[[Step], T]) -> T:
+        return self._transact(lambda connection: step(SQLStep(self, connection)))
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in one transaction; again after a deadlock, or after making the tables."""
+        made_tables = False
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                with self.dialect.writing(self.engine) as connection:
+                    return work(connection)
+            except exc.DBAPIError as error:
+                if self._makes_tables and not made_tables and _is_missing_table(error):
+                    made_tables = True
+                    self.prepare()
+                elif self.dialect.is_transient(error) and attempt < MAX_ATTEMPTS - 1:
+                    time.sleep(random.uniform(0, 0.01 * 2**attempt))
+                else:
+                    raise self._unavailable(error) from error
+            except exc.SQLAlchemyError as error:
+                raise self._unavailable(error) from error
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self.dialect.reading(self.engine) as connection:
+                yield connection
+        except exc.SQLAlchemyError as error:
+            raise self._unavailable(error) from error
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._reading() as connection:
+                return work(connection)
+        except BackendUnavailable as error:
+            if not (self._makes_tables and _is_missing_table(error.__cause__)):
+                raise
+        self.prepare()
+        with self._reading() as connection:
+            return work(connection)
+
+    def _unavailable(self, error: exc.SQLAlchemyError) -> BackendUnavailable:
+        self.note_failure()
+        where = self.engine.url.render_as_string(hide_password=True)
+        if _is_missing_table(error):
+            return BackendUnavailable(
+                f"The presence tables are missing in {where}: run 'flask presence init-db', or "
+                "your migrations."
+            )
+        cause = getattr(error, "orig", None) or error
+        return BackendUnavailable(f"The presence database {where} failed: {cause}")
+
+    def now(self, connection: Connection) -> int:
+        """The store's clock in milliseconds."""
+        if self._clock is not None:
+            return int(self._clock() * 1000)
+        return int(connection.execute(select(self._now)).scalar_one())
+
+    # Members
+
+    def touch(self, channel: str, client_id: str, timeout: float) -> bool:
+        members = self.tables.members
+
+        def work(connection: Connection) -> bool:
+            now = self.now(connection)
+            mine = and_(members.c.channel == channel, members.c.client_id == client_id)
+            touched = connection.execute(
+                update(members)
+                .where(mine, members.c.worker.is_(None))
+                .values(deadline=now + milliseconds(timeout), held_at=now)
+            )
+            if touched.rowcount == 1:
+                return True
+            return connection.execute(select(members.c.place).where(mine)).first() is not None
+
+        return self._transact(work)
+
+    def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
+        members = self.tables.members
+
+        def work(connection: Connection, some: list[Key]) -> None:
+            now = self.now(connection)
+            for channel, group in groupby(some, key=lambda key: key.channel):
+                connection.execute(
+                    update(members)
+                    .where(
+                        members.c.channel == channel,
+                        members.c.client_id.in_([key.client_id for key in group]),
+                        members.c.worker == worker,
+                    )
+                    .values(worker=None, deadline=now + milliseconds(after), held_at=now)
+                )
+
+        for some in chunks(sorted(keys)):
+            self._transact(partial(work, some=some))
+
+    # Workers
+
+    def renew(
+        self,
+        worker: str,
+        timeout: float,
+        *,
+        create: bool = False,
+        channels: Collection[str] = (),
+        cursor: int | None = None,
+    ) -> Renewal:
+        workers = self.tables.workers
+
+        def work(connection: Connection) -> Renewal:
+            now = self.now(connection)
+            span = milliseconds(timeout)
+            renewed = connection.execute(
+                update(workers)
+                .where(workers.c.id == worker, workers.c.status == ALIVE)
+                .values(lease=now + span, timeout=span)
+            )
+            held = renewed.rowcount == 1
+            if not held and create:
+                connection.execute(
+                    insert(workers).values(id=worker, status=ALIVE, lease=now + span, timeout=span)
+                )
+                held = True
+            latest, commands = self._commands(connection, cursor, now)
+            return Renewal(held, latest, self._positions(connection, channels), commands)
+
+        return self._transact(work)
+
+    def _positions(self, connection: Connection, names: Collection[str]) -> dict[str, Position]:
+        channels = self.tables.channels
+        positions = dict.fromkeys(names, NOWHERE)
+        for some in chunks(names):
+            found = connection.execute(
+                select(channels.c.name, channels.c.epoch, channels.c.revision).where(
+                    channels.c.name.in_(some)
+                )
+            )
+            positions.update((name, Position(epoch, revision)) for name, epoch, revision in found)
+        return positions
+
+    def _commands(
+        self, connection: Connection, cursor: int | None, now: int
+    ) -> tuple[int, list[Told]]:
+        commands = self.tables.commands
+        if cursor is None:
+            latest = connection.execute(select(func.max(commands.c.number))).scalar()
+            return latest or 0, []
+        found = connection.execute(
+            select(commands).where(commands.c.number > cursor).order_by(commands.c.number)
+        ).all()
+        told = [
+            Told(
+                row.number,
+                max(0, now - row.at) / 1000,
+                Command(row.kind, row.channel, row.user_id, row.client_id, row.reason),
+            )
+            for row in found
+        ]
+        return (told[-1].number if told else cursor), told
+
+    def end_worker(self, worker: str, *, after: float) -> None:
+        workers = self.tables.workers
+
+        def work(connection: Connection) -> None:
+            span = milliseconds(after)
+            connection.execute(
+                update(workers)
+                .where(workers.c.id == worker, workers.c.status == ALIVE)
+                .values(status=DRAINED, lease=self.now(connection) + span, timeout=span)
+            )
+
+        self._transact(work)
+
+    def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
+        members = self.tables.members
+        query = (
+            select(members.c.channel, members.c.client_id)
+            .where(members.c.worker == worker)
+            .order_by(members.c.channel, members.c.client_id)
+            .limit(limit)
+        )
+        if after is not None:
+            query = query.where(tuple_(members.c.channel, members.c.client_id) > after)
+        return self._read(lambda connection: [Key(*row) for row in connection.execute(query)])
+
+    # Ending what is due
+
+    def leases(self, connection: Connection) -> dict[str, Lease]:
+        """The leases of all workers, by worker; there are few of them."""
+        workers = self.tables.workers
+        query = select(workers.c.id, workers.c.status, workers.c.lease, workers.c.timeout)
+        return {row[0]: Lease(*row[1:]) for row in connection.execute(query)}
+
+    def workers_over(self, leases: Mapping[str, Lease], now: int) -> list[str]:
+        """Those whose members are due."""
+        spared = self.spares_leases
+        return [worker for worker, lease in leases.items() if lease.is_over(now, spared=spared)]
+
+    def end_leases(self) -> None:
+        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
+        self._end_leases(leases, now)
+
+    def _end_leases(self, leases: Mapping[str, Lease], now: int) -> None:
+        workers = self.tables.workers
+        over = self.workers_over(leases, now)
+        expired = [worker for worker in over if leases[worker].status == ALIVE]
+        if not expired:
+            return
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(workers)
+                .where(
+                    workers.c.id.in_(expired),
+                    workers.c.status == ALIVE,
+                    workers.c.lease <= self.now(connection),
+                )
+                .values(status=LOST)
+            )
+
+        self._transact(work)
+
+    def due(self, limit: int) -> list[str]:
+        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
+        self._end_leases(leases, now)
+        if any(lease.until > now + lease.timeout for lease in leases.values()):
+            self._transact(self._cut_leases)
+        over = self.workers_over(leases, now)
+        names, too_far = self._read(lambda connection: self._find_due(connection, over, limit))
+        if too_far:
+            self._transact(self._cut_deadlines)
+        if over and not names:
+            self._transact(lambda connection: self._forget_workers(connection, over))
+        return sorted(names)
+
+    def _find_due(
+        self, connection: Connection, ended: list[str], limit: int
+    ) -> tuple[set[str], bool]:
+        members = self.tables.members
+        now = self.now(connection)
+        past = select(members.c.channel).where(members.c.deadline <= now).limit(limit)
+        names = set(connection.execute(past).scalars())
+        for worker in ended:
+            held = select(members.c.channel).where(members.c.worker == worker).limit(limit)
+            names.update(connection.execute(held).scalars())
+        ahead = select(members.c.held_at).where(members.c.held_at > now).limit(1)
+        return names, connection.execute(ahead).first() is not None
+
+    def _cut_leases(self, connection: Connection) -> None:
+        workers = self.tables.workers
+        latest = self.now(connection) + workers.c.timeout
+        connection.execute(update(workers).where(workers.c.lease > latest).values(lease=latest))
+
+    def _cut_deadlines(self, connection: Connection) -> None:
+        members = self.tables.members
+        now = self.now(connection)
+        connection.execute(
+            update(members)
+            .where(members.c.held_at > now)
+            .values(deadline=now + members.c.deadline - members.c.held_at, held_at=now)
+        )
+
+    def _forget_workers(self, connection: Connection, over: list[str]) -> None:
+        members, workers = self.tables.members, self.tables.workers
+        holds = select(members.c.channel).where(members.c.worker == workers.c.id).exists()
+        connection.execute(
+            delete(workers).where(workers.c.id.in_(over), workers.c.status != ALIVE, ~holds)
+        )
+
+    # Reading
+
+    def state(self, channel: str) -> Reading:
+        found = self._read(lambda connection: self._select_state(connection, channel))
+        if not found:
+            return Reading(State(channel), [])
+        epoch, revision, count, anonymous, now = found[0][:5]
+        rows = [(Row(*row[8:]), _lease(row[5:8])) for row in found if row[8] is not None]
+        spared = self.spares_leases
+        due = [
+            (row, lease)
+            for row, lease in rows
+            if (lease is None or lease.is_over(now, spared=spared))
+            if row.worker is not None or (row.deadline is not None and row.deadline <= now)
+        ]
+        if due:
+            self._mark_orphans({row.worker for row, lease in due if row.worker and lease is None})
+            return Reading(None, self.settle(channel).changes)
+        users = tuple(_users([row for row, _ in rows]))
+        return Reading(State(channel, epoch, revision, count, anonymous, users), [])
+
+    def _select_state(self, connection: Connection, channel: str) -> Sequence[Any]:
+        """Everything in one statement: two could pair one revision with another one's members."""
+        channels, members, workers = self.tables.channels, self.tables.members, self.tables.workers
+        query = (
+            select(
+                *[channels.c[name] for name in ("epoch", "revision", "count", "anonymous")],
+                self._now if self._clock is None else literal(self.now(connection)),
+                *[workers.c[name] for name in ("status", "lease", "timeout")],
+                *[members.c[name] for name in ROW_COLUMNS],
+            )
+            .outerjoin_from(channels, members, members.c.channel == channels.c.name)
+            .outerjoin(workers, workers.c.id == members.c.worker)
+            .where(channels.c.name == channel)
+            .order_by(members.c.place)
+        )
+        return connection.execute(query).all()
+
+    def _mark_orphans(self, workers: Collection[str]) -> None:
+        """Members of workers that the store lost are due like those of a worker that died."""
+        lost = [{"id": name, "status": LOST, "lease": 0, "timeout": 0} for name in sorted(workers)]
+        if lost:
+            mark = self.dialect.upsert(self.tables.workers, "id")
+            self._transact(lambda connection: connection.execute(mark, lost))
+
+    def count(self, channel: str) -> Reading:
+        changes = self.settle(channel).changes if self._has_due(channel) else []
+        if changes:
+            return Reading(None, changes)
+        channels = self.tables.channels
+        columns = [channels.c[name] for name in ("epoch", "revision", "count", "anonymous")]
+        query = select(*columns).where(channels.c.name == channel)
+        found = self._read(lambda connection: connection.execute(query).first())
+        return Reading(State(channel, *found) if found else State(channel), [])
+
+    def _has_due(self, channel: str) -> bool:
+        members = self.tables.members
+
+        def work(connection: Connection) -> bool:
+            now = self.now(connection)
+            over = self.workers_over(self.leases(connection), now)
+            due = or_(members.c.deadline <= now, members.c.worker.in_(over))
+            query = select(members.c.client_id).where(members.c.channel == channel, due).limit(1)
+            return connection.execute(query).first() is not None
+
+        return self._read(work)
+
+    def channels(self, prefix: str | None = None) -> dict[str, int]:
+        channels = self.tables.channels
+        query = (
+            select(channels.c.name, channels.c.count)
+            .where(channels.c.count + channels.c.anonymous > 0)
+            .order_by(channels.c.name)
+        )
+        if prefix is not None:
+            query = query.where(channels.c.name.startswith(f"/{prefix}/", autoescape=True))
+        return self._read(
+            lambda connection: {
+                name: count
+                for name, count in connection.execute(query).tuples()
+                # LIKE folds case on some databases.
+                if prefix is None or name.startswith(f"/{prefix}/")
+            }
+        )
+
+    def channels_of(self, *, user_id: str | None = None, client_id: str | None = None) -> list[str]:
+        members = self.tables.members
+        by_client = members.c.client_id == client_id
+        whose = by_client if user_id is None else members.c.user_id == user_id
+        query = select(members.c.channel).where(whose).distinct().order_by(members.c.channel)
+        return self._read(lambda connection: list(connection.execute(query).scalars()))
+
+    # Upkeep
+
+    def reset_epoch(self, channel: str, old: str, new: str) -> bool:
+        channels = self.tables.channels
+        query = (
+            update(channels)
+            .where(channels.c.name == channel, channels.c.epoch == old)
+            .values(epoch=new)
+        )
+        return self._transact(lambda connection: connection.execute(query).rowcount == 1)
+
+    def drop_empty_channels(self, retention: float) -> int:
+        self._mark_orphans(self._orphans())
+        channels, commands = self.tables.channels, self.tables.commands
+
+        def work(connection: Connection) -> int:
+            now = self.now(connection)
+            latest = select(func.max(commands.c.number)).scalar_subquery()
+            old = select(commands.c.number).where(
+                commands.c.at <= now - COMMANDS_KEPT, commands.c.number < latest
+            )
+            numbers = list(connection.execute(old).scalars())
+            for some in chunks(numbers):
+                connection.execute(delete(commands).where(commands.c.number.in_(some)))
+            empty = and_(
+                channels.c.vacated <= now - milliseconds(retention),
+                channels.c.count == 0,
+                channels.c.anonymous == 0,
+            )
+            names = select(channels.c.name).where(empty).order_by(channels.c.name).limit(SLICE)
+            some = list(connection.execute(names).scalars())
+            if not some:
+                return 0
+            dropped = connection.execute(delete(channels).where(channels.c.name.in_(some), empty))
+            return dropped.rowcount
+
+        dropped = 0
+        while True:
+            found = self._transact(work)
+            dropped += found
+            if found < SLICE:
+                return dropped
+
+    def _orphans(self) -> list[str]:
+        """Workers named by members and unknown to the store, by hopping along the index."""
+        members, workers = self.tables.members, self.tables.workers
+
+        def work(connection: Connection) -> list[str]:
+            known = set(connection.execute(select(workers.c.id)).scalars())
+            query = select(func.min(members.c.worker)).where(members.c.worker > bindparam("after"))
+            found = [""]
+            while worker := connection.execute(query, {"after": found[-1]}).scalar():
+                found.append(worker)
+            return [worker for worker in found[1:] if worker not in known]
+
+        return self._read(work)
+
+    def tell(self, command: Command) -> int:
+        commands = self.tables.commands
+
+        def work(connection: Connection) -> int:
+            latest = connection.execute(select(func.max(commands.c.number))).scalar()
+            number = (latest or 0) + 1
+            connection.execute(
+                insert(commands).values(
+                    number=number,
+                    at=self.now(connection),
+                    kind=command.kind,
+                    channel=command.channel,
+                    user_id=command.user_id,
+                    client_id=command.client_id,
+                    reason=command.reason,
+                )
+            )
+            return number
+
+        return self._transact(work)
+
+    def prepare(self) -> None:
+        try:
+            with self.dialect.writing(self.engine) as connection:
+                self.tables.metadata.create_all(connection, tables=self.tables.all)
+        except exc.SQLAlchemyError as error:
+            raise self._unavailable(error) from error
+
+    def check(self) -> None:
+        def work(connection: Connection) -> None:
+            for table in self.tables.all:
+                connection.execute(select(table).limit(1))
+
+        self._read(work)
+
+    def after_fork(self) -> None:
+        self.engine.dispose(close=False)
+        self.dialect.after_fork()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _lease(columns: Sequence[Any]) -> Lease | None:
+    return None if columns[0] is None else Lease(*columns)
+
+
+def _users(rows: list[Row]) -> Iterator[User]:
+    """The users of these rows, in the order of entering."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.user_id is not None:
+            groups.setdefault(row.user_id, []).append(row)
+    for user_id, group in sorted(groups.items(), key=lambda item: item[1][0].place):
+        shown = seen(group)
+        assert shown is not None
+        yield User(user_id, load_object(shown.info), load_object(shown.meta))
+
+
+def _is_missing_table(error: BaseException | None) -> bool:
+    text = str(getattr(error, "orig", ""))
+    return any(words in text for words in ("no such table", "does not exist", "doesn't exist"))

@@ -1,0 +1,163 @@
+"""What differs between the databases: the clock, how a step begins, and what a lock is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, Select, Table, event, exc
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from ...errors import BackendUnavailable
+
+BUSY_SECONDS = 2.0
+"""How long a step waits for another one's lock before it gives up."""
+
+
+class Dialect:
+    """PostgreSQL's way, which is the most usual one; the others say what they do otherwise."""
+
+    clock = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    retried: tuple[str | int, ...] = ("40001", "40P01")
+    locks_by_upsert = True
+    """Must the first statement on a channel be an insert, lest two steps lock each other out?"""
+
+    def after_fork(self) -> None:
+        """Let go of locks that a thread of the parent process held."""
+
+    def prepare(self, engine: Engine) -> None:
+        """Set up the engine's connections, before the first one is made."""
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction that commits at the end."""
+        connection = engine.execution_options(isolation_level="READ COMMITTED").connect()
+        with connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def reading(self, engine: Engine) -> Iterator[Connection]:
+        """A connection on which each statement stands for itself."""
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            yield connection
+
+    def upsert(self, table: Table, key: str) -> Any:
+        """An insert that locks the row where there is one."""
+        insert = postgresql.insert(table)
+        return insert.on_conflict_do_update(
+            index_elements=[key], set_={key: getattr(insert.excluded, key)}
+        )
+
+    def lock_lease(self, select: Select[Any]) -> Select[Any]:
+        """Keep the lease from being ended until the step is over; it may be renewed."""
+        return select.with_for_update(read=True, key_share=True)
+
+    def is_transient(self, error: exc.DBAPIError) -> bool:
+        """Is this a deadlock, or the like, that running the step again cures?"""
+        return getattr(error.orig, "sqlstate", None) in self.retried
+
+
+class MySQLDialect(Dialect):
+    clock = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED)"
+    retried = (1020, 1205, 1213)
+
+    def upsert(self, table: Table, key: str) -> Any:
+        insert = mysql.insert(table)
+        return insert.on_duplicate_key_update(**{key: getattr(insert.inserted, key)})
+
+    def lock_lease(self, select: Select[Any]) -> Select[Any]:
+        return select.with_for_update(read=True)
+
+    def is_transient(self, error: exc.DBAPIError) -> bool:
+        number, *_ = getattr(error.orig, "args", None) or (None,)
+        return number in self.retried
+
+
+class SQLiteDialect(Dialect):
+    """One writer at a time: in this process by a lock, which is fair and does not poll, and among
+    processes by ``BEGIN IMMEDIATE``."""
+
+    clock = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"
+    locks_by_upsert = False
+
+    def __init__(self) -> None:
+        self._writer = threading.Lock()
+
+    def after_fork(self) -> None:
+        self._writer = threading.Lock()
+
+    def prepare(self, engine: Engine) -> None:
+        path = engine.url.database or ""
+
+        @event.listens_for(engine, "connect")
+        def set_up(connection: Any, record: Any) -> None:
+            # Python's own transactions begin too late for read-modify-write: ours begin below.
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.close()
+            record.info["file"] = _file(path)
+
+        @event.listens_for(engine, "checkout")
+        def check_file(connection: Any, record: Any, proxy: Any) -> None:
+            # SQLite would go on writing to a file that was deleted or replaced.
+            if record.info.get("file") != _file(path):
+                raise exc.DisconnectionError("The database file was replaced.")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            if connection.get_execution_options().get("presence_writes"):
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        if not self._writer.acquire(timeout=BUSY_SECONDS):
+            raise BackendUnavailable("The database is busy.")
+        try:
+            connection = engine.execution_options(presence_writes=True).connect()
+            with connection, connection.begin():
+                yield connection
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def reading(self, engine: Engine) -> Iterator[Connection]:
+        with engine.connect() as connection:
+            yield connection
+
+    def upsert(self, table: Table, key: str) -> Any:
+        return sqlite.insert(table).on_conflict_do_nothing(index_elements=[key])
+
+    def lock_lease(self, select: Select[Any]) -> Select[Any]:
+        return select
+
+    def is_transient(self, error: exc.DBAPIError) -> bool:
+        return False
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def dialect_of(engine: Engine) -> Dialect:
+    """The dialect for this engine, or a `ValueError` that names those there are."""
+    name = engine.dialect.name
+    if name == "sqlite":
+        return SQLiteDialect()
+    if name == "postgresql":
+        return Dialect()
+    if name in ("mysql", "mariadb"):
+        return MySQLDialect()
+    raise ValueError(
+        f"PRESENCE_BACKEND: presence works on SQLite, PostgreSQL, MariaDB and MySQL, not on {name}."
+    )

@@ -1,0 +1,141 @@
+"""One step in SQL: the statements that `StepBackend` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.engine import Connection
+
+from ..base import chunks
+from ..steps import ALIVE, Counters, Lease, Row
+
+if TYPE_CHECKING:
+    from .backend import SQLAlchemyBackend
+
+ROW_COLUMNS = Row._fields
+
+
+class SQLStep:
+    """Runs inside the transaction of one connection."""
+
+    def __init__(self, backend: SQLAlchemyBackend, connection: Connection) -> None:
+        self._backend = backend
+        self._connection = connection
+        self._tables = backend.tables
+
+    @cached_property
+    def now(self) -> int:
+        return self._backend.now(self._connection)
+
+    def lock_channel(self, name: str, epoch: str | None) -> Counters | None:
+        channels = self._tables.channels
+        dialect = self._backend.dialect
+        new = {"name": name, "epoch": epoch} | dict.fromkeys(
+            ("revision", "writes", "count", "anonymous"), 0
+        )
+        if epoch is not None and dialect.locks_by_upsert:
+            self._connection.execute(dialect.upsert(channels, "name").values(new))
+        found = self._find_channel(name)
+        if found is None and epoch is not None:
+            self._connection.execute(insert(channels).values(new))
+            found = Counters(epoch)
+        if found is not None and found.writes == 0:
+            # Members of a channel that nobody entered are what is left of lost data.
+            members = self._tables.members
+            self._connection.execute(delete(members).where(members.c.channel == name))
+        return found
+
+    def _find_channel(self, name: str) -> Counters | None:
+        channels = self._tables.channels
+        found = self._connection.execute(
+            select(
+                channels.c.epoch,
+                channels.c.revision,
+                channels.c.writes,
+                channels.c.count,
+                channels.c.anonymous,
+                channels.c.vacated,
+            )
+            .where(channels.c.name == name)
+            .with_for_update()
+        ).first()
+        return None if found is None else Counters(*found)
+
+    def save_channel(self, name: str, counters: Counters) -> None:
+        channels = self._tables.channels
+        self._connection.execute(
+            update(channels)
+            .where(channels.c.name == name)
+            .values(
+                revision=counters.revision,
+                writes=counters.writes,
+                count=counters.count,
+                anonymous=counters.anonymous,
+                vacated=counters.vacated,
+            )
+        )
+
+    def rows(
+        self, name: str, *, users: Collection[str] = (), clients: Collection[str] = ()
+    ) -> list[Row]:
+        members = self._tables.members
+        found: dict[str, Row] = {}
+        for column, wanted in ((members.c.user_id, users), (members.c.client_id, clients)):
+            for some in chunks(wanted):
+                found.update(self._select_rows(name, column.in_(some)))
+        return list(found.values())
+
+    def _select_rows(self, name: str, *conditions: Any, limit: int | None = None) -> dict[str, Row]:
+        members = self._tables.members
+        query = (
+            select(*[members.c[column] for column in ROW_COLUMNS])
+            .where(members.c.channel == name, *conditions)
+            .limit(limit)
+        )
+        if limit is not None:
+            query = query.order_by(members.c.place, members.c.client_id)
+        return {row.client_id: Row(*row) for row in self._connection.execute(query)}
+
+    def some_rows(self, name: str, limit: int) -> list[Row]:
+        return list(self._select_rows(name, limit=limit).values())
+
+    def due_rows(self, name: str, limit: int) -> list[Row]:
+        members = self._tables.members
+        over = self._backend.workers_over(self._leases, self.now)
+        due = or_(members.c.deadline <= self.now, members.c.worker.in_(over))
+        return list(self._select_rows(name, due, limit=limit).values())
+
+    def insert_row(self, name: str, row: Row) -> None:
+        values = dict(zip(ROW_COLUMNS, row, strict=True))
+        self._connection.execute(insert(self._tables.members).values(channel=name, **values))
+
+    def replace_row(self, name: str, row: Row) -> None:
+        members = self._tables.members
+        self._connection.execute(
+            update(members)
+            .where(members.c.channel == name, members.c.client_id == row.client_id)
+            .values(dict(zip(ROW_COLUMNS, row, strict=True)))
+        )
+
+    def delete_rows(self, name: str, client_ids: Sequence[str]) -> None:
+        members = self._tables.members
+        for some in chunks(client_ids):
+            self._connection.execute(
+                delete(members).where(members.c.channel == name, members.c.client_id.in_(some))
+            )
+
+    def may_hold(self, worker: str) -> bool:
+        workers = self._tables.workers
+        query = select(workers.c.status).where(workers.c.id == worker)
+        locked = self._backend.dialect.lock_lease(query)
+        return self._connection.execute(locked).scalar() == ALIVE
+
+    def lease(self, worker: str) -> Lease | None:
+        return self._leases.get(worker)
+
+    @cached_property
+    def _leases(self) -> dict[str, Lease]:
+        return self._backend.leases(self._connection)

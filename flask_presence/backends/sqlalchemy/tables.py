@@ -1,0 +1,82 @@
+"""The tables, in whose MetaData an app's migrations find them.
+
+Moments are whole milliseconds of the database's clock.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy.dialects.mysql import VARCHAR
+
+
+def _bytes_compared(length: int) -> String:
+    """Text that compares as bytes: the default collation of MariaDB takes ``A`` for ``a``."""
+    text: String = String(length).with_variant(String(length, collation="C"), "postgresql")
+    nopad = VARCHAR(length, charset="utf8mb4", collation="utf8mb4_nopad_bin")
+    return text.with_variant(nopad, "mysql", "mariadb")
+
+
+class Tables:
+    """The tables of one store, named after ``prefix``."""
+
+    def __init__(self, metadata: MetaData, prefix: str = "presence") -> None:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
+            raise ValueError(
+                f"PRESENCE_KEY_PREFIX {prefix!r} cannot begin the name of a SQL table: use "
+                "letters, digits and '_' only."
+            )
+        self.metadata = metadata
+        self.channels = Table(
+            f"{prefix}_channels",
+            metadata,
+            Column("name", _bytes_compared(255), primary_key=True),
+            Column("epoch", String(64), nullable=False),
+            Column("revision", BigInteger, nullable=False),
+            Column("writes", BigInteger, nullable=False),
+            Column("count", Integer, nullable=False),
+            Column("anonymous", Integer, nullable=False),
+            Column("vacated", BigInteger, index=True),
+        )
+        self.members = Table(
+            f"{prefix}_members",
+            metadata,
+            Column("channel", _bytes_compared(255), primary_key=True),
+            Column("client_id", _bytes_compared(255), primary_key=True),
+            Column("user_id", _bytes_compared(255)),
+            Column("info", Text, nullable=False),
+            Column("meta", Text),
+            Column("place", BigInteger, nullable=False),
+            Column("named", BigInteger, nullable=False),
+            Column("wrote", BigInteger, nullable=False),
+            Column("worker", String(64)),
+            Column("deadline", BigInteger, index=True),
+            Column("held_at", BigInteger, index=True),
+            Index(f"ix_{prefix}_members_user", "user_id", "channel"),
+            Index(f"ix_{prefix}_members_client", "client_id"),
+            Index(f"ix_{prefix}_members_worker", "worker", "channel", "client_id"),
+        )
+        self.workers = Table(
+            f"{prefix}_workers",
+            metadata,
+            Column("id", String(64), primary_key=True),
+            Column("status", String(8), nullable=False),
+            Column("lease", BigInteger, nullable=False),
+            Column("timeout", BigInteger, nullable=False),
+        )
+        self.commands = Table(
+            f"{prefix}_commands",
+            metadata,
+            Column("number", BigInteger, primary_key=True, autoincrement=False),
+            Column("at", BigInteger, nullable=False),
+            Column("kind", String(16), nullable=False),
+            Column("channel", _bytes_compared(255)),
+            Column("user_id", _bytes_compared(255)),
+            Column("client_id", _bytes_compared(255)),
+            Column("reason", String(16)),
+        )
+
+    @property
+    def all(self) -> list[Table]:
+        return [self.channels, self.members, self.workers, self.commands]

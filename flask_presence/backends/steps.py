@@ -1,0 +1,414 @@
+"""The atomic steps in plain Python, for stores that offer transactions but no scripts of their own.
+
+`Scene` is the heart: one channel in one step. Rows of a user come and go, and what others see of
+that user before and after decides whether there is a change.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, TypeVar
+
+from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
+from ..model import Change, Kind, Member, Reason
+from ..protocol import load_object
+from .base import SLICE, Backend, Evicted, Pruned
+
+T = TypeVar("T")
+
+ALIVE, DRAINED, LOST = "alive", "drained", "lost"
+
+
+class Row(NamedTuple):
+    """A member as it is stored. Moments are whole milliseconds of the store's clock."""
+
+    client_id: str
+    user_id: str | None
+    info: str
+    meta: str | None
+    place: int
+    """The revision at which the user entered: the user's place in the order."""
+    named: int
+    """When, in the channel's count of writes, this client gave its info."""
+    wrote: int
+    """When it wrote its meta; 0 for a client that gave none."""
+    worker: str | None = None
+    deadline: int | None = None
+    held_at: int | None = None
+    """When the deadline was set, to notice a clock that stepped back."""
+
+    @property
+    def group(self) -> str | tuple[str]:
+        """Who is counted: the user, or an anonymous client by itself."""
+        return (self.client_id,) if self.user_id is None else self.user_id
+
+
+@dataclass(slots=True)
+class Counters:
+    """A channel as it is stored. ``vacated`` is the moment when it became empty."""
+
+    epoch: str
+    revision: int = 0
+    writes: int = 0
+    count: int = 0
+    anonymous: int = 0
+    vacated: int | None = None
+
+
+class Seen(NamedTuple):
+    """What others see of a user."""
+
+    info: str
+    meta: str
+
+
+def seen(rows: Collection[Row]) -> Seen | None:
+    """What others see of whom these rows belong to; ``None`` where there are no rows."""
+    if not rows:
+        return None
+    writer = max(rows, key=lambda row: row.wrote)
+    if writer.user_id is None:
+        return Seen("{}", "{}")
+    info = max(rows, key=lambda row: row.named).info
+    return Seen(info, writer.meta if writer.wrote and writer.meta is not None else "{}")
+
+
+class Lease(NamedTuple):
+    """A worker's lease as it is stored: until when, and how far ahead it was set."""
+
+    status: str
+    until: int
+    timeout: int
+
+    def is_over(self, now: int, *, spared: bool) -> bool:
+        """Are this worker's members due? ``spared``: a lease that just ran out is not ended yet."""
+        if self.status == LOST:
+            return True
+        return self.until <= now and (self.status == DRAINED or not spared)
+
+
+class Step(Protocol):
+    """One atomic step of a store, as `StepBackend` needs it. Nothing is written if it raises."""
+
+    @property
+    def now(self) -> int:
+        """The store's clock in milliseconds, read after the channel was locked."""
+
+    def lock_channel(self, name: str, epoch: str | None) -> Counters | None:
+        """Lock a channel, making it where ``epoch`` is given and there is none."""
+
+    def save_channel(self, name: str, counters: Counters) -> None: ...
+
+    def rows(
+        self, name: str, *, users: Collection[str] = (), clients: Collection[str] = ()
+    ) -> list[Row]:
+        """All rows of these users and of these clients."""
+
+    def some_rows(self, name: str, limit: int) -> list[Row]:
+        """Any rows of the channel."""
+
+    def due_rows(self, name: str, limit: int) -> list[Row]:
+        """Rows that are due, once `end_leases` ran."""
+
+    def insert_row(self, name: str, row: Row) -> None: ...
+
+    def replace_row(self, name: str, row: Row) -> None: ...
+
+    def delete_rows(self, name: str, client_ids: Sequence[str]) -> None: ...
+
+    def may_hold(self, worker: str) -> bool:
+        """Is the worker's lease there? It stays so until the step ends."""
+
+    def lease(self, worker: str) -> Lease | None: ...
+
+
+class Scene:
+    """One channel in one step: collects what to write, and the changes that others see."""
+
+    def __init__(self, step: Step, channel: str, counters: Counters, rows: Iterable[Row]) -> None:
+        self.step = step
+        self.channel = channel
+        self.counters = counters
+        self.changes: list[Change] = []
+        self.groups: dict[str | tuple[str], dict[str, Row]] = {}
+        self._found = replace(counters)
+        for row in rows:
+            self.groups.setdefault(row.group, {})[row.client_id] = row
+
+    def row(self, client_id: str) -> Row | None:
+        """The client's row, among those the scene was opened with."""
+        return next((rows[client_id] for rows in self.groups.values() if client_id in rows), None)
+
+    def next_write(self) -> int:
+        self.counters.writes += 1
+        return self.counters.writes
+
+    def put(self, row: Row, *, healed: bool = False) -> None:
+        """Insert or replace one row."""
+        rows = self.groups.setdefault(row.group, {})
+        if rows.get(row.client_id) == row:
+            return
+        if row.client_id in rows:
+            self.step.replace_row(self.channel, row)
+        else:
+            self.step.insert_row(self.channel, row)
+        before = seen(rows.values())
+        rows[row.client_id] = row
+        self._compare(row.group, before, "healed" if healed else None)
+
+    def take_out(
+        self, gone: Collection[Row], reason: Callable[[Sequence[Row]], Reason]
+    ) -> list[Change]:
+        """Delete rows, a user at a time in the order of entering; ``reason`` is asked for each."""
+        leaving: dict[str | tuple[str], list[Row]] = {}
+        for row in sorted(gone, key=lambda row: (row.place, row.client_id)):
+            leaving.setdefault(row.group, []).append(row)
+        for group, rows in leaving.items():
+            before = seen(self.groups[group].values())
+            for row in rows:
+                del self.groups[group][row.client_id]
+            self._compare(group, before, reason(rows))
+        if gone:
+            self.step.delete_rows(self.channel, [row.client_id for row in gone])
+        return self.close()
+
+    def close(self) -> list[Change]:
+        """Write the channel's counters, and return the changes."""
+        if self.counters != self._found:
+            empty = self.counters.count + self.counters.anonymous == 0
+            self.counters.vacated = self.step.now if empty else None
+            self.step.save_channel(self.channel, self.counters)
+        return self.changes
+
+    def _compare(self, group: str | tuple[str], before: Seen | None, reason: Reason | None) -> None:
+        after = seen(self.groups[group].values())
+        if before == after:
+            return
+        kind: Kind = "entered" if before is None else "left" if after is None else "updated"
+        if kind == "updated" and reason != "healed":
+            reason = None
+        user_id = group if isinstance(group, str) else None
+        arrived = {"entered": 1, "updated": 0, "left": -1}[kind]
+        counters = self.counters
+        counters.revision += 1
+        counters.count += arrived if user_id is not None else 0
+        counters.anonymous += arrived if user_id is None else 0
+        shown = after or before
+        assert shown is not None
+        self.changes.append(
+            Change(
+                kind=kind,
+                channel=self.channel,
+                epoch=counters.epoch,
+                revision=counters.revision,
+                user_id=user_id,
+                info=load_object(shown.info),
+                meta=load_object(shown.meta),
+                count=counters.count,
+                anonymous=counters.anonymous,
+                reason=reason,
+            )
+        )
+
+
+class StepBackend(Backend):
+    """A backend whose steps run in Python, each inside one transaction of the store."""
+
+    @abstractmethod
+    def run(self, step: Callable[[Step], T]) -> T:
+        """Run a step atomically; it may be run again where the store asks for it."""
+
+    @abstractmethod
+    def end_leases(self) -> None:
+        """End each lease that ran out, unless this process spares leases."""
+
+    def is_due(self, row: Row, step: Step) -> bool:
+        """Did the row's deadline or its worker's lease run out?"""
+        if row.worker is None:
+            return row.deadline is not None and row.deadline <= step.now
+        lease = step.lease(row.worker)
+        return lease is None or lease.is_over(step.now, spared=self.spares_leases)
+
+    def enter(
+        self,
+        member: Member,
+        *,
+        epoch: str,
+        worker: str | None = None,
+        timeout: float | None = None,
+        max_users: int | None = None,
+    ) -> list[Change]:
+        def step(step: Step) -> list[Change]:
+            scene = _open_for([member], step, epoch)
+            if worker is not None and not step.may_hold(worker):
+                raise WorkerGone(f"The store holds no lease for worker {worker}.")
+            own = scene.row(member.client_id)
+            if own is not None and own.user_id != member.user_id:
+                raise ClientIdTaken(
+                    f"Client {member.client_id!r} is in {member.channel} as another user."
+                )
+            is_new = member.user_id is not None and not scene.groups
+            if is_new and max_users is not None and scene.counters.count >= max_users:
+                raise ChannelFull(f"{member.channel} has its {max_users} users.")
+            scene.put(_held(_entered(scene, member, own), step, worker, timeout))
+            return scene.close()
+
+        return self.run(step)
+
+    def hold(
+        self, channel: str, members: Sequence[Member], *, epoch: str, worker: str
+    ) -> list[Change]:
+        def step(step: Step) -> list[Change]:
+            scene = _open_for(members, step, epoch)
+            if not step.may_hold(worker):
+                raise WorkerGone(f"The store holds no lease for worker {worker}.")
+            for member in members:
+                row = scene.row(member.client_id) or _entered(scene, member, None)
+                scene.put(_held(row, step, worker, None), healed=True)
+            return scene.close()
+
+        return self.run(step) if members else []
+
+    def update(self, channel: str, client_id: str, meta: str) -> list[Change]:
+        def step(step: Step) -> list[Change]:
+            counters = step.lock_channel(channel, None)
+            own = step.rows(channel, clients=[client_id]) if counters else []
+            if counters is None or not own:
+                raise NotPresent(f"Client {client_id!r} is not in {channel}.")
+            scene = _scene_of(step, channel, counters, own)
+            scene.put(own[0]._replace(meta=meta, wrote=scene.next_write()))
+            return scene.close()
+
+        return self.run(step)
+
+    def leave(
+        self,
+        channel: str,
+        client_ids: Collection[str],
+        *,
+        reason: Reason = "left",
+        user_id: str | None = None,
+        worker: str | None = None,
+    ) -> list[Change]:
+        def step(step: Step) -> list[Change]:
+            counters = step.lock_channel(channel, None)
+            if counters is None:
+                return []
+            users = [] if user_id is None else [user_id]
+            found = step.rows(channel, users=users, clients=client_ids)
+            gone = [
+                row
+                for row in found
+                if (row.client_id in client_ids and worker in (None, row.worker))
+                or (user_id is not None and row.user_id == user_id and row.worker is None)
+            ]
+            return _scene_of(step, channel, counters, gone).take_out(gone, lambda _: reason)
+
+        return self.run(step)
+
+    def evict(
+        self,
+        channel: str,
+        *,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        reason: Reason | None = None,
+    ) -> Evicted:
+        def step(step: Step) -> Evicted:
+            counters = step.lock_channel(channel, None)
+            if counters is None:
+                return Evicted([], False, False)
+            if user_id is None and client_id is None:
+                gone = step.some_rows(channel, SLICE)
+            else:
+                named = (user_id, client_id)
+                users, clients = ([value] if value is not None else [] for value in named)
+                gone = step.rows(channel, users=users, clients=clients)
+            scene = _scene_of(step, channel, counters, gone)
+            changes = scene.take_out(gone, lambda rows: reason or _eviction(rows))
+            held = any(row.worker is not None for row in gone)
+            return Evicted(changes, len(gone) >= SLICE, held)
+
+        return self.run(step)
+
+    def settle(self, channel: str) -> Pruned:
+        def step(step: Step) -> Pruned:
+            counters = step.lock_channel(channel, None)
+            if counters is None:
+                # Members whose channel the store lost: nobody saw them, nobody sees them leave.
+                stray = step.some_rows(channel, SLICE)
+                step.delete_rows(channel, [row.client_id for row in stray])
+                return Pruned([], len(stray) >= SLICE)
+            found = step.due_rows(channel, SLICE)
+            if not found:
+                return Pruned([], False)
+            scene = _scene_of(step, channel, counters, found)
+            rows = [row for group in scene.groups.values() for row in group.values()]
+            due = [row for row in rows if self.is_due(row, step)]
+            return Pruned(
+                scene.take_out(due, lambda gone: _ending(gone, step)), len(found) >= SLICE
+            )
+
+        self.end_leases()
+        return self.run(step)
+
+
+def _open_for(members: Sequence[Member], step: Step, epoch: str) -> Scene:
+    channel = members[0].channel
+    counters = step.lock_channel(channel, epoch)
+    assert counters is not None
+    users = {member.user_id for member in members if member.user_id is not None}
+    rows = step.rows(channel, users=users, clients=[member.client_id for member in members])
+    return Scene(step, channel, counters, rows)
+
+
+def _scene_of(step: Step, channel: str, counters: Counters, rows: Sequence[Row]) -> Scene:
+    """A scene with these rows and all others of the same users."""
+    users = {row.user_id for row in rows if row.user_id is not None}
+    others = step.rows(channel, users=users) if users else []
+    return Scene(step, channel, counters, {row.client_id: row for row in [*rows, *others]}.values())
+
+
+def _entered(scene: Scene, member: Member, own: Row | None) -> Row:
+    if own is None:
+        group = member.user_id if member.user_id is not None else (member.client_id,)
+        others = scene.groups.get(group, {}).values()
+        return Row(
+            client_id=member.client_id,
+            user_id=member.user_id,
+            info=member.info,
+            meta=member.meta,
+            place=min((row.place for row in others), default=scene.counters.revision + 1),
+            named=scene.next_write(),
+            wrote=0 if member.meta is None else scene.next_write(),
+        )
+    if member.info != own.info:
+        own = own._replace(info=member.info, named=scene.next_write())
+    if member.meta is not None and member.meta != own.meta:
+        own = own._replace(meta=member.meta, wrote=scene.next_write())
+    return own
+
+
+def _held(row: Row, step: Step, worker: str | None, timeout: float | None) -> Row:
+    if timeout is None:
+        return row._replace(worker=worker, deadline=None, held_at=None)
+    now = step.now
+    return row._replace(worker=None, deadline=now + milliseconds(timeout), held_at=now)
+
+
+def _eviction(rows: Sequence[Row]) -> Reason:
+    return "evicted" if any(row.worker is not None for row in rows) else "left"
+
+
+def _ending(rows: Sequence[Row], step: Step) -> Reason:
+    leases = [(row.worker, step.lease(row.worker or "")) for row in rows]
+    lost = [worker and (lease is None or lease.status == LOST) for worker, lease in leases]
+    return "worker_lost" if all(lost) else "timeout"
+
+
+def milliseconds(seconds: float) -> int:
+    """Whole milliseconds, rounded up so that nothing ends early."""
+    return math.ceil(seconds * 1000)

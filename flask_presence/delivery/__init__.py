@@ -1,0 +1,7 @@
+"""From a change to the signals and rooms that learn of it."""
+
+from .announcer import Announcer
+from .feed import Feed
+from .rooms import Rooms, Transport
+
+__all__ = ["Announcer", "Feed", "Rooms", "Transport"]

@@ -1,0 +1,113 @@
+"""Announces changes: to the app by signals, to subscribers by diffs that gather for a moment."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from blinker import NamedSignal
+
+from .. import signals
+from ..model import Change
+from .rooms import Rooms
+from .wire import diffs_of
+
+log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """The one way from a change to signals and rooms.
+
+    :param sender: who signals come from, the app.
+    :param app_context: the context in which receivers run.
+    :param window: seconds for which the changes of a channel gather.
+    """
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        *,
+        sender: Any,
+        app_context: Callable[[], AbstractContextManager[Any]],
+        window: float,
+    ) -> None:
+        self._rooms = rooms
+        self._sender = sender
+        self._app_context = app_context
+        self._window = window
+        self._lock = threading.Lock()
+        self._pending: list[Change] = []
+        self._wake: Any = None
+
+    def announce(self, changes: Sequence[Change]) -> None:
+        """Tell the world; call it after the commit and outside of any lock."""
+        if not changes:
+            return
+        with self._lock:
+            self._pending.extend(changes)
+        if self._wake is None:
+            self.flush()
+        else:
+            self._wake.set()
+        for change in changes:
+            self._signal(change)
+
+    def flush(self) -> None:
+        """Send everything that gathered."""
+        with self._lock:
+            changes, self._pending = self._pending, []
+        for diff in diffs_of(changes):
+            self._rooms.send_diff(diff)
+
+    def begin(self, event: Any) -> None:
+        """From now on `run` sends the diffs; ``event`` wakes it."""
+        if self._window:
+            self._wake = event
+
+    def end(self) -> None:
+        """Let `run` end; from now on diffs are sent at once."""
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake.set()
+
+    def reset(self) -> None:
+        """Forget what a parent process had going."""
+        self._lock = threading.Lock()
+        self._pending = []
+        self._wake = None
+
+    def run(self, sleep: Callable[[float], None]) -> None:
+        """Send diffs until `end`, each batch one window after its first change."""
+        while (wake := self._wake) is not None:
+            wake.wait()
+            wake.clear()
+            sleep(self._window)
+            try:
+                self.flush()
+            except Exception:
+                log.exception("Presence diffs could not be sent")
+
+    def _signal(self, change: Change) -> None:
+        about = {"channel": change.channel, "change": change}
+        present = change.count + change.anonymous
+        if change.user_id is not None and change.kind == "entered":
+            self._send(signals.user_entered, user_id=change.user_id, **about)
+        if change.user_id is not None and change.kind == "left":
+            self._send(signals.user_left, user_id=change.user_id, **about)
+        self._send(signals.presence_changed, **about)
+        if change.kind == "entered" and present == 1:
+            self._send(signals.channel_occupied, channel=change.channel)
+        if change.kind == "left" and present == 0:
+            self._send(signals.channel_vacated, channel=change.channel)
+
+    def _send(self, signal: NamedSignal, **about: Any) -> None:
+        # Signal.send would stop at the first receiver that raises.
+        for receiver in signal.receivers_for(self._sender):
+            try:
+                with self._app_context():
+                    receiver(self._sender, **about)
+            except Exception:
+                log.exception("A receiver of %s raised for %s", signal.name, about["channel"])

@@ -1,0 +1,158 @@
+"""What this process sent to its subscribers, held against what the store says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..model import NOWHERE, Position
+
+
+class Verdict(NamedTuple):
+    """What to do after a renewal: channels whose subscribers are behind, and those whose store
+    lost its last writes, with the epoch to give up."""
+
+    behind: list[str]
+    rolled_back: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Watched:
+    sent: Position | None = None
+    """The highest revision with none missing below, of what all local subscribers were sent."""
+    later: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges sent above that."""
+    known: Position = NOWHERE
+    """The newest position known to exist."""
+    older: Position | None = None
+    """What the store said one renewal ago."""
+    newer: Position | None = None
+    """What it said last."""
+
+    def learn(self, position: Position) -> None:
+        if position.epoch != self.known.epoch or position.revision > self.known.revision:
+            self.known = position
+
+    def send(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> None:
+        later = sorted([*self.later, *ranges])
+        if self.sent is None:
+            self.later = later
+            return
+        if self.sent == NOWHERE:
+            self.sent = Position(epoch, 0)
+        if epoch != self.sent.epoch:
+            # Another epoch: nothing that was sent says where its subscribers stand.
+            return
+        reached = self.sent.revision
+        while later and later[0][0] <= reached + 1:
+            reached = max(reached, later.pop(0)[1])
+        self.sent, self.later = Position(epoch, reached), later
+
+    def replace(self, position: Position) -> None:
+        if self.sent is not None and self.sent.epoch == position.epoch:
+            position = max(self.sent, position, key=lambda known: known.revision)
+        else:
+            self.later = []
+        self.sent = position
+        if position.epoch is not None:
+            self.send(position.epoch, [])
+
+
+class Feed:
+    """Positions of the channels that have subscribers in this process."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Watch nothing."""
+        self._lock = threading.Lock()
+        self._watched: dict[str, _Watched] = {}
+
+    def watch(self, channel: str) -> None:
+        with self._lock:
+            self._watched.setdefault(channel, _Watched())
+
+    def unwatch(self, channel: str) -> None:
+        with self._lock:
+            self._watched.pop(channel, None)
+
+    def note_read(self, channel: str, position: Position) -> None:
+        """One subscriber was given the state at this position."""
+        with self._lock:
+            watched = self._watched.get(channel)
+            if watched is None:
+                return
+            watched.learn(position)
+            if watched.sent is None:
+                watched.sent = position
+                if position.epoch is not None:
+                    watched.send(position.epoch, [])
+
+    def note_pushed(self, channel: str, position: Position) -> None:
+        """All subscribers were sent the state at this position."""
+        with self._lock:
+            watched = self._watched.get(channel)
+            if watched is not None:
+                watched.learn(position)
+                watched.replace(position)
+
+    def note_diff(self, channel: str, epoch: str, ranges: list[tuple[int, int]]) -> None:
+        """All subscribers were sent the changes with these revisions."""
+        with self._lock:
+            watched = self._watched.get(channel)
+            if watched is not None:
+                watched.learn(Position(epoch, ranges[-1][1]))
+                watched.send(epoch, ranges)
+
+    def known(self) -> dict[str, Position]:
+        """The newest position known of each channel."""
+        with self._lock:
+            return {name: watched.known for name, watched in self._watched.items()}
+
+    def compare(
+        self, before: Mapping[str, Position], now: Mapping[str, Position], *, diffs_arrive: bool
+    ) -> Verdict:
+        """Hold what a renewal brought against what was sent.
+
+        :param before: what was known before the store was asked.
+        :param diffs_arrive: do diffs of other processes reach the subscribers by themselves? Then
+            whoever misses one finds out by its position, and nobody is behind only for being so.
+        """
+        verdict = Verdict([], {})
+        with self._lock:
+            for name, position in now.items():
+                watched = self._watched.get(name)
+                if watched is None or watched.sent is None:
+                    continue
+                watched.older, watched.newer = watched.newer, position
+                known = before.get(name, NOWHERE)
+                if position.epoch == known.epoch and position.revision < known.revision:
+                    if position.epoch is not None:
+                        verdict.rolled_back[name] = position.epoch
+                    continue
+                watched.learn(position)
+                has_more = position.revision > watched.sent.revision and not diffs_arrive
+                if position.epoch != watched.sent.epoch or has_more:
+                    verdict.behind.append(name)
+        return verdict
+
+    def stale(self, positions: Mapping[str, Position]) -> list[str]:
+        """Which of these positions of a subscriber are those of one who missed something."""
+        with self._lock:
+            return [
+                name
+                for name, position in positions.items()
+                if name in self._watched and _is_stale(self._watched[name], position)
+            ]
+
+
+def _is_stale(watched: _Watched, position: Position) -> bool:
+    if watched.known.epoch != position.epoch:
+        return True
+    older = watched.older
+    if older is None or older.epoch != position.epoch:
+        return False
+    return older.revision > position.revision

@@ -1,0 +1,99 @@
+"""The forms in which states and changes travel to clients, with identities and without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from ..model import Change, State
+
+Form = dict[str, Any]
+
+
+class Forms(NamedTuple):
+    """One message for those who may see identities, and for those who may not."""
+
+    full: Form
+    counted: Form
+
+
+def state_forms(state: State) -> Forms:
+    """Both forms of a state."""
+    return Forms(state_form(state, count_only=False), state_form(state, count_only=True))
+
+
+def state_form(state: State, *, count_only: bool) -> Form:
+    """The wire form of a state."""
+    form: Form = {
+        "channel": state.channel,
+        "epoch": state.epoch,
+        "revision": state.revision,
+        "count": state.count,
+        "anonymous": state.anonymous,
+    }
+    if count_only:
+        return form | {"count_only": True}
+    users = [{"id": user.id, "info": user.info, "meta": user.meta} for user in state.users]
+    return form | {"users": users}
+
+
+class Diff(NamedTuple):
+    """The changes of one channel that travel together."""
+
+    channel: str
+    epoch: str
+    revisions: list[tuple[int, int]]
+    forms: Forms
+
+
+def diffs_of(changes: Sequence[Change]) -> list[Diff]:
+    """Gather changes into one diff for each channel and epoch, in the order of arrival."""
+    gathered: dict[tuple[str, str], list[Change]] = {}
+    for change in changes:
+        gathered.setdefault((change.channel, change.epoch), []).append(change)
+    return [_diff_of(group) for group in gathered.values()]
+
+
+def _diff_of(changes: list[Change]) -> Diff:
+    changes.sort(key=lambda change: change.revision)
+    latest = changes[-1]
+    revisions = _ranges([change.revision for change in changes])
+    counted: Form = {
+        "channel": latest.channel,
+        "epoch": latest.epoch,
+        "revisions": [list(pair) for pair in revisions],
+        "count": latest.count,
+        "anonymous": latest.anonymous,
+    }
+    full = counted | _lists_of(changes)
+    return Diff(latest.channel, latest.epoch, revisions, Forms(full, counted))
+
+
+def _lists_of(changes: list[Change]) -> Form:
+    first: dict[str, Change] = {}
+    last: dict[str, Change] = {}
+    for change in changes:
+        if change.user_id is not None:
+            first.setdefault(change.user_id, change)
+            last[change.user_id] = change
+    lists: dict[str, list[Form]] = {}
+    for user_id, change in last.items():
+        if change.kind == "left":
+            lists.setdefault("left", []).append({"id": user_id, "revision": change.revision})
+            continue
+        # Who came and was updated within one diff has, for those who read it, just come.
+        kind = "updated" if first[user_id].kind == "updated" else "entered"
+        entry = {"id": user_id, "info": change.info, "meta": change.meta}
+        lists.setdefault(kind, []).append(entry | {"revision": change.revision})
+    return dict(lists)
+
+
+def _ranges(revisions: Sequence[int]) -> list[tuple[int, int]]:
+    """Inclusive ranges of rising numbers."""
+    runs = groupby(enumerate(revisions), key=lambda pair: pair[1] - pair[0])
+    ranges = []
+    for _, run in runs:
+        numbers = [number for _, number in run]
+        ranges.append((numbers[0], numbers[-1]))
+    return ranges

@@ -1,0 +1,314 @@
+"""`Presence`: reads the settings, puts the parts of an app together, and holds the app's hooks."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from apscheduler.schedulers.base import BaseScheduler
+from flask import Flask, current_app, has_request_context
+
+from . import templating
+from .backends.base import Backend
+from .channels import ChannelConfig, Registry, Rules
+from .delivery import Announcer, Feed, Rooms
+from .handle import Channel
+from .identity import Hooks, user_id_of
+from .jobs import Jobs
+from .model import Change, Identity
+from .settings import Settings
+from .sockets import SocketIOTransport, Sockets
+from .store import make_backend
+from .tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, eq=False)
+class AppPresence:
+    """What belongs to one app: ``app.extensions["presence"]``."""
+
+    settings: Settings
+    backend: Backend
+    tracker: Tracker
+    jobs: Jobs
+
+    def stop(self) -> None:
+        """End the background work of this process; for tests."""
+        self.jobs.stop()
+        self.tracker.loops.stop()
+        self.backend.close()
+
+
+class Presence:
+    """Who is here? One extension for an app, or for several.
+
+    :param app: the app to begin with; else call `init_app`.
+    :param socketio: the app's Flask-SocketIO; the one initialised on it where not given.
+    :param db: the app's Flask-SQLAlchemy; likewise.
+    :param backend: instead of the setting ``PRESENCE_BACKEND``.
+    :param scheduler: an APScheduler that gets the jobs, and is started and stopped by its owner.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        socketio: Any = None,
+        db: Any = None,
+        backend: str | Backend | None = None,
+        scheduler: BaseScheduler | None = None,
+    ) -> None:
+        self._options = {
+            "socketio": socketio,
+            "db": db,
+            "backend": backend,
+            "scheduler": scheduler,
+        }
+        self._rules = Rules()
+        self._hooks = Hooks(_flask_login_user)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(
+        self,
+        app: Flask,
+        *,
+        socketio: Any = None,
+        db: Any = None,
+        backend: str | Backend | None = None,
+        scheduler: BaseScheduler | None = None,
+    ) -> None:
+        """Set presence up on an app. Starts no thread and asks no store.
+
+        :raises RuntimeError: Flask-SocketIO is not set up on the app, or presence already is.
+        :raises ValueError: a setting makes no sense; names its key.
+        """
+        if "presence" in app.extensions:
+            raise RuntimeError("Presence is set up on this app already: call init_app only once.")
+        socketio = socketio or self._options["socketio"] or app.extensions.get("socketio")
+        server = getattr(socketio, "server", None)
+        if server is None:
+            raise RuntimeError(
+                "Flask-SocketIO is not set up on this app: call socketio.init_app(app) before "
+                "presence.init_app(app)."
+            )
+        settings = Settings.read(_with_backend(app, backend or self._options["backend"]))
+        db = db or self._options["db"] or app.extensions.get("sqlalchemy")
+        tracker = self._make_tracker(
+            app,
+            settings,
+            make_backend(app, settings, db),
+            SocketIOTransport(server, settings.namespace),
+        )
+        jobs = Jobs(tracker, settings)
+        scheduler = scheduler or self._options["scheduler"]
+        if scheduler is None:
+            tracker.on_start(lambda: jobs.start(server.eio.async_mode))
+        else:
+            jobs.add_to(scheduler)
+        tracker.on_start(lambda: _warn_of_open_door(server))
+        tracker.on_tick(jobs.check)
+        Sockets(
+            server,
+            tracker,
+            settings,
+            identify=lambda environ, auth: self._identify_connection(app, settings, environ, auth),
+        ).register()
+        templating.register(
+            app,
+            settings,
+            socketio_path=socketio.sockio_mw.engineio_path.rstrip("/"),
+            state_of=lambda name: self._forms([name])[name],
+        )
+        state = AppPresence(settings, tracker.backend, tracker, jobs)
+        app.extensions["presence"] = state
+        _begin_anew_after_fork(state)
+
+    def _make_tracker(
+        self, app: Flask, settings: Settings, backend: Backend, transport: SocketIOTransport
+    ) -> Tracker:
+        feed = Feed()
+        rooms = Rooms(transport, feed)
+        registry = Registry(
+            self._rules,
+            call=lambda callback: _call_without_request(app, callback),
+            cache_seconds=settings.config_cache_seconds,
+            heartbeat_interval=settings.heartbeat_interval,
+        )
+        announcer = Announcer(
+            rooms, sender=app, app_context=app.app_context, window=settings.batch_window
+        )
+        return Tracker(
+            backend=backend,
+            registry=registry,
+            announcer=announcer,
+            rooms=rooms,
+            feed=feed,
+            settings=settings,
+            runtime=transport,
+        )
+
+    def _identify_connection(
+        self, app: Flask, settings: Settings, environ: dict[str, Any], auth: Any
+    ) -> Identity:
+        with app.request_context(environ):
+            return self._hooks.load(auth, max_info_bytes=settings.max_meta_bytes)
+
+    # Hooks
+
+    def channel_config(self, rule: str) -> Callable[[F], F]:
+        """Register a callback for channels that match a routing rule, or for a bare prefix.
+
+        The callback gets the rule's values, or the whole name, and returns a `ChannelConfig`, or
+        ``None`` where there is no such channel.
+
+        :raises ValueError: the rule is malformed, or registered twice.
+        """
+
+        def register(callback: F) -> F:
+            self._rules.add(rule, callback)
+            return callback
+
+        return register
+
+    def user_loader(self, callback: F) -> F:
+        """Register what tells who a client is, from its ``auth`` payload; ``None``: anonymous."""
+        self._hooks.load_user = callback
+        return callback
+
+    def user_info(self, callback: F) -> F:
+        """Register what others see of a user: a small dict that is JSON."""
+        self._hooks.info = callback
+        return callback
+
+    def user_groups(self, callback: F) -> F:
+        """Register what gives a user's group ids."""
+        self._hooks.groups = callback
+        return callback
+
+    # The server's side
+
+    def channel(self, name: str) -> Channel:
+        """A channel, to look at and to change.
+
+        :raises ChannelNotFound: its callback says that there is none.
+        """
+        state = _current()
+        state.tracker.registry.resolve(name)
+        return Channel(
+            name,
+            state.tracker,
+            identify=self._identify,
+            max_meta_bytes=state.settings.max_meta_bytes,
+            begin=_begin_in_request,
+        )
+
+    def evict(self, user: Any, channel: str | None = None) -> list[Change]:
+        """A user out of one channel or all, subscriptions too, in every process; no ban."""
+        return _current().tracker.commands.evict(channel, user_id=user_id_of(user))
+
+    def reload(self, user: Any) -> None:
+        """Who they are has changed: their connections are renewed, identity loaded anew."""
+        _current().tracker.commands.reload(user_id_of(user))
+
+    def forget_config(self, name: str | None = None) -> None:
+        """Drop the cached config of one channel, or of all, in every process."""
+        _current().tracker.commands.forget_config(name)
+
+    def prune(self) -> list[Change]:
+        """End all that is due."""
+        return _current().tracker.prune()
+
+    def prune_channels(self) -> int:
+        """Forget channels that have long been empty, and how many those were."""
+        return _current().tracker.prune_channels()
+
+    def drain(self) -> None:
+        """This worker stops: call it from the server's exit hook.
+
+        Its members get a deadline ``PRESENCE_WORKER_TIMEOUT`` ahead, so that whoever reconnects
+        elsewhere was never seen leaving; later disconnects change nothing.
+        """
+        _current().tracker.drain()
+
+    def state_of(self, names: str | Sequence[str]) -> Any:
+        """The wire form of a channel's state for the request's user; ``None`` where not viewable.
+
+        For a list of names, a dict with one for each.
+        """
+        if isinstance(names, str):
+            return self._forms([names])[names]
+        return self._forms(names)
+
+    def _forms(self, names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+        state = _current()
+        identity = self._hooks.load(None, max_info_bytes=state.settings.max_meta_bytes)
+        return state.tracker.states.forms(names, identity)
+
+    def _identify(self, user: Any) -> Identity:
+        return self._hooks.identify(user, max_info_bytes=_current().settings.max_meta_bytes)
+
+
+def _current() -> AppPresence:
+    state = current_app.extensions.get("presence")
+    if state is None:
+        raise RuntimeError("Presence is not set up on this app: call presence.init_app(app).")
+    return state  # type: ignore[no-any-return]  # extensions is a dict of Any
+
+
+def _flask_login_user(auth: Any) -> Any:
+    """Flask-Login's current user, where the app uses Flask-Login."""
+    if not hasattr(current_app, "login_manager"):
+        return None
+    from flask_login import current_user
+
+    return current_user._get_current_object() if current_user.is_authenticated else None
+
+
+def _begin_in_request() -> None:
+    """A process that serves requests has background work; a script or a task queue has none."""
+    if has_request_context():
+        _current().tracker.start()
+
+
+def _with_backend(app: Flask, backend: str | Backend | None) -> dict[str, Any]:
+    return dict(app.config) | ({} if backend is None else {"PRESENCE_BACKEND": backend})
+
+
+def _call_without_request(app: Flask, callback: Callable[[], Any]) -> ChannelConfig | None:
+    """Its result is shared by everybody, so it must not depend on who happens to ask first."""
+
+    def call() -> Any:
+        with app.app_context():
+            return callback()
+
+    config: ChannelConfig | None = contextvars.Context().run(call)
+    return config
+
+
+def _warn_of_open_door(server: Any) -> None:
+    if server.eio.cors_allowed_origins == "*" and server.eio.cors_credentials:
+        log.warning(
+            "cors_allowed_origins='*' with cookies: any web page can be present as the users of "
+            "this app. Name the origins, or tell users by a token in auth."
+        )
+
+
+def _begin_anew_after_fork(state: AppPresence) -> None:
+    reference = weakref.ref(state)
+
+    def begin_anew() -> None:
+        state = reference()
+        if state is not None:
+            state.jobs.reset()
+            state.tracker.after_fork()
+
+    os.register_at_fork(after_in_child=begin_anew)

@@ -1,0 +1,96 @@
+"""The values that everything else speaks of: who is where, and what changed.
+
+All of them are frozen. Ids are strings; ``info`` and ``meta`` of the public values are plain
+dicts, those of `Identity` and `Member` canonical JSON text, as the stores keep it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["entered", "updated", "left"]
+Reason = Literal["left", "timeout", "worker_lost", "evicted", "cleared", "healed"]
+
+
+class Position(NamedTuple):
+    """Where a channel's change counter stands; revisions of different epochs are never compared."""
+
+    epoch: str | None
+    revision: int
+
+
+NOWHERE = Position(None, 0)
+"""The position of a channel that nobody ever entered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client belongs to, in plain values that outlive the request they were read in.
+
+    ``user_id`` is ``None`` for an anonymous client; ``info`` is canonical JSON of an object.
+    """
+
+    user_id: str | None = None
+    info: str = "{}"
+    group_ids: frozenset[str] = frozenset()
+
+
+ANONYMOUS = Identity()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One client in one channel; ``meta`` is ``None`` where the client gave none."""
+
+    channel: str
+    client_id: str
+    user_id: str | None
+    info: str = "{}"
+    meta: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user as others in the channel see them."""
+
+    id: str
+    info: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The snapshot of a channel: users in the order of entering, and how many anonymous clients."""
+
+    channel: str
+    epoch: str | None = None
+    revision: int = 0
+    count: int = 0
+    anonymous: int = 0
+    users: tuple[User, ...] = ()
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One visible change of a channel: it raised the revision by exactly one.
+
+    ``user_id`` is ``None`` for an anonymous client. ``count`` and ``anonymous`` are those of the
+    channel after the change. ``reason`` says why somebody left; for entered and updated it is
+    ``None``, unless a worker put back what the store had lost: ``healed``.
+    """
+
+    kind: Kind
+    channel: str
+    epoch: str
+    revision: int
+    user_id: str | None
+    info: dict[str, Any]
+    meta: dict[str, Any]
+    count: int
+    anonymous: int
+    reason: Reason | None = None

@@ -1,0 +1,271 @@
+"""The Socket.IO door: the namespace in which clients say where they are, and the way out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import socketio
+
+from . import protocol
+from .errors import BadRequest, PresenceError, RateLimited
+from .model import Identity
+from .settings import RateLimit, Settings
+from .tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+Acknowledgement = dict[str, Any]
+
+
+class SocketIOTransport:
+    """Emits and runs background work through a Socket.IO server, by its public surface alone."""
+
+    def __init__(self, server: socketio.Server, namespace: str) -> None:
+        self._server = server
+        self._namespace = namespace
+
+    @property
+    def crosses_processes(self) -> bool:
+        return isinstance(self._server.manager, socketio.PubSubManager)
+
+    def emit(self, event: str, data: Any, room: str, *, local: bool) -> None:
+        try:
+            self._emit(event, data, room, ignore_queue=local)
+        except Exception as error:
+            # A socket that closes while the room is walked ends the walk, and with it the message
+            # to the queue. Who got it already gets it twice, which changes nothing.
+            log.debug("%s to %s met a closed socket: %s", event, room, error)
+            self._emit_to_each(event, data, room, local=local)
+
+    def _emit_to_each(self, event: str, data: Any, room: str, *, local: bool) -> None:
+        members = [
+            client_id
+            for client_id, _ in self._server.manager.get_participants(self._namespace, room)
+        ]
+        for client_id in members:
+            self.emit_to(event, data, client_id)
+        if not local:
+            # With everyone here skipped, this reaches just the other processes.
+            self._emit(event, data, room, skip_sid=members)
+
+    def emit_to(self, event: str, data: Any, client_id: str) -> None:
+        try:
+            self._emit(event, data, client_id, ignore_queue=True)
+        except Exception as error:
+            log.debug("%s did not reach %s: %s", event, client_id, error)
+
+    def _emit(self, event: str, data: Any, room: str, **options: Any) -> None:
+        self._server.emit(event, data, room=room, namespace=self._namespace, **options)
+
+    def is_connected(self, client_id: str) -> bool:
+        try:
+            self._server.transport(client_id, self._namespace)
+        except KeyError:
+            return False
+        return True
+
+    def disconnect(self, client_id: str) -> None:
+        self._server.disconnect(client_id, namespace=self._namespace, ignore_queue=True)
+
+    def join(self, client_id: str, room: str) -> None:
+        try:
+            self._server.enter_room(client_id, room, namespace=self._namespace)
+        except (KeyError, ValueError):
+            log.debug("%s disconnected before it could join %s", client_id, room)
+
+    def leave(self, client_id: str, room: str) -> None:
+        self._server.leave_room(client_id, room, namespace=self._namespace)
+
+    def spawn(self, target: Callable[[], None]) -> None:
+        self._server.start_background_task(target)
+
+    def sleep(self, seconds: float) -> None:
+        self._server.sleep(seconds)
+
+    def event(self) -> Any:
+        return self._server.eio.create_event()
+
+
+class RateLimiter:
+    """Counts the operations of one connection in windows of fixed length."""
+
+    __slots__ = ("_left", "_limit", "_until")
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._limit = limit
+        self._left = 0
+        self._until = float("-inf")
+
+    def take(self, now: float) -> None:
+        """Count one operation, or raise `RateLimited`."""
+        if now >= self._until:
+            self._until = now + self._limit.seconds
+            self._left = self._limit.operations
+        if not self._left:
+            raise RateLimited(self._until - now)
+        self._left -= 1
+
+
+class Sockets:
+    """The handlers of the presence namespace.
+
+    They are registered on python-socketio's server itself, each by name: an app's catch-all
+    handlers do not get in between, and no request context is built for every packet.
+
+    :param identify: tells who a connection is, from its environ and ``auth`` payload.
+    """
+
+    def __init__(
+        self,
+        server: socketio.Server,
+        tracker: Tracker,
+        settings: Settings,
+        *,
+        identify: Callable[[dict[str, Any], Any], Identity],
+    ) -> None:
+        self._server = server
+        self._tracker = tracker
+        self._settings = settings
+        self._identify = identify
+        self._transport = SocketIOTransport(server, settings.namespace)
+        self._limiters: dict[str, RateLimiter] = {}
+        self._operations: dict[type, Callable[[str, Any], Acknowledgement]] = {
+            protocol.Enter: self._enter,
+            protocol.Leave: self._leave,
+            protocol.Update: self._update,
+            protocol.Subscribe: self._subscribe,
+            protocol.Unsubscribe: self._unsubscribe,
+            protocol.ReadStates: self._state,
+        }
+
+    def register(self) -> None:
+        """Take over the namespace."""
+        on = partial(self._server.on, namespace=self._settings.namespace)
+        on("connect", self._connect)
+        on("disconnect", self._disconnect)
+        for event in protocol.EVENTS:
+            on(event, partial(self._handle, event))
+        on("*", self._handle)
+
+    # Connections
+
+    def _connect(self, sid: str, environ: Any = None, auth: Any = None, *_: Any) -> Any:
+        if environ is not self._server.get_environ(sid, self._settings.namespace):
+            # A client made up this event: only the server has the very object.
+            return self._server.not_handled
+        try:
+            identity = self._identify(environ, auth)
+            self._tracker.start()
+            self._limit(sid)
+            is_real = self._transport.is_connected(sid)
+            self._tracker.connections.connect(sid, identity, is_real=is_real)
+        except Exception:
+            log.exception("A presence connection was refused: who it is could not be told")
+            return False
+        self._server.start_background_task(self._greet, sid, identity)
+        return None
+
+    def _limit(self, sid: str) -> None:
+        if self._settings.rate_limit is not None:
+            self._limiters[sid] = RateLimiter(self._settings.rate_limit)
+
+    def _greet(self, sid: str, identity: Identity) -> None:
+        # The connection is only accepted after its handler returned, and nothing says when.
+        while self._server.manager.is_pre_connected(sid, self._settings.namespace):
+            self._server.sleep(0.001)
+        hello = {
+            "client_id": sid,
+            "user_id": identity.user_id,
+            "heartbeat_interval": self._settings.heartbeat_interval,
+        }
+        self._transport.emit_to("hello", hello, sid)
+
+    def _disconnect(self, sid: str, reason: Any = None, *_: Any) -> Any:
+        if self._server.manager.is_connected(sid, self._settings.namespace):
+            # A client made up this event: one that disconnects is no longer connected by now.
+            return self._server.not_handled
+        reasons = self._server.reason
+        orderly = (reasons.CLIENT_DISCONNECT, reasons.SERVER_DISCONNECT)
+        self._limiters.pop(sid, None)
+        self._tracker.connections.disconnect(sid, dropped=reason not in orderly)
+        return None
+
+    # Events
+
+    def _handle(self, event: Any, sid: str, *args: Any) -> Any:
+        try:
+            self._tracker.connections.hear(sid)
+            return self._answer(sid, event, args[0] if args else None)
+        except Exception as error:
+            return _refusal(event, error)
+
+    def _answer(self, sid: str, event: Any, payload: Any) -> Acknowledgement:
+        if event not in ("heartbeat", "batch"):
+            self._take(sid)
+        try:
+            request = protocol.parse(event, payload, max_meta_bytes=self._settings.max_meta_bytes)
+        except BadRequest:
+            if event == "batch":
+                self._take(sid)
+            raise
+        if isinstance(request, protocol.Heartbeat):
+            return self._heartbeat(sid, request)
+        if isinstance(request, protocol.Batch):
+            return {"ok": True, "results": [self._one_of_many(sid, op) for op in request.ops]}
+        return self._perform(sid, request)
+
+    def _take(self, sid: str) -> None:
+        limiter = self._limiters.get(sid)
+        if limiter is not None:
+            limiter.take(time.monotonic())
+
+    def _one_of_many(self, sid: str, op: protocol.Op) -> Acknowledgement:
+        try:
+            self._take(sid)
+            return self._perform(sid, op)
+        except Exception as error:
+            return _refusal(type(op).__name__, error)
+
+    def _perform(self, sid: str, op: protocol.Op) -> Acknowledgement:
+        return {"ok": True} | self._operations[type(op)](sid, op)
+
+    def _heartbeat(self, sid: str, request: protocol.Heartbeat) -> Acknowledgement:
+        stale, lost = self._tracker.connections.heartbeat(sid, request.positions)
+        return {"ok": True, "stale": stale, "lost": lost}
+
+    def _enter(self, sid: str, op: protocol.Enter) -> Acknowledgement:
+        self._tracker.connections.enter(sid, op.channel, op.meta)
+        return {}
+
+    def _leave(self, sid: str, op: protocol.Leave) -> Acknowledgement:
+        self._tracker.connections.leave(sid, op.channel)
+        return {}
+
+    def _update(self, sid: str, op: protocol.Update) -> Acknowledgement:
+        self._tracker.connections.update(sid, op.channel, op.meta)
+        return {}
+
+    def _subscribe(self, sid: str, op: protocol.Subscribe) -> Acknowledgement:
+        return {"state": self._tracker.connections.subscribe(sid, op.channel, op.position)}
+
+    def _unsubscribe(self, sid: str, op: protocol.Unsubscribe) -> Acknowledgement:
+        self._tracker.connections.unsubscribe(sid, op.channel)
+        return {}
+
+    def _state(self, sid: str, op: protocol.ReadStates) -> Acknowledgement:
+        return {"states": self._tracker.connections.states(sid, op.channels)}
+
+
+def _refusal(event: Any, error: Exception) -> Acknowledgement:
+    if not isinstance(error, PresenceError):
+        log.error("The presence event %s failed", event, exc_info=error)
+        error = PresenceError("Something went wrong on the server; it is in its log.")
+        error.retry_after = 1.0
+    refusal: Acknowledgement = {"ok": False, "error": error.code, "message": str(error)}
+    if error.retry_after is not None:
+        refusal["retry_after"] = error.retry_after
+    return refusal

@@ -1,0 +1,226 @@
+"""What connected clients ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ..channels import ChannelConfig, can_enter
+from ..delivery.wire import Form, state_form
+from ..errors import (
+    ChannelFull,
+    LoginRequired,
+    NotPresent,
+    PresenceError,
+    TooManyChannels,
+    WorkerGone,
+)
+from ..model import Change, Identity, Position
+from .clients import Client, Entry
+from .commands import Commands
+from .parts import Parts
+from .states import States
+from .worker import Worker, new_epoch
+
+T = TypeVar("T")
+
+HEARTBEAT_SECONDS = 1.0
+"""More often than that a heartbeat is answered without a look."""
+
+
+class Connections:
+    """The operations of this process's own clients, whose members its worker holds."""
+
+    def __init__(self, parts: Parts, worker: Worker, states: States, commands: Commands) -> None:
+        self._parts = parts
+        self._worker = worker
+        self._states = states
+        self._commands = commands
+
+    def connect(self, client_id: str, identity: Identity, *, is_real: bool = True) -> None:
+        """A client is there; it is in no channel yet."""
+        client = Client(client_id, identity, heard=self._parts.clock(), is_real=is_real)
+        self._parts.clients.add(client)
+
+    def disconnect(self, client_id: str, *, dropped: bool) -> None:
+        """A client is gone. Does no I/O, because many may go one after another."""
+        client = self._parts.clients.pop(client_id)
+        if client is None:
+            return
+        client.dropped = dropped or client.renewing
+        client.closed = True
+        self._worker.release(client)
+
+    def hear(self, client_id: str) -> None:
+        """A packet of the client arrived."""
+        client = self._parts.clients.find(client_id)
+        if client is not None:
+            client.heard = self._parts.clock()
+
+    def heartbeat(
+        self, client_id: str, positions: Mapping[str, Position]
+    ) -> tuple[list[str], list[str]]:
+        """Which of these positions are stale, and which channels the client was lost from."""
+        client, now = self._parts.clients.get(client_id), self._parts.clock()
+        if now - client.beat < HEARTBEAT_SECONDS:
+            return [], []
+        client.beat = now
+        for channel in client.channels():
+            self._commands.check_permission(client, channel)
+        watched = {name: at for name, at in positions.items() if name in client.subscribed}
+        return self._parts.feed.stale(watched), sorted(client.lost)
+
+    # Being in
+
+    def enter(self, client_id: str, channel: str, meta: str | None) -> None:
+        """Enter a channel, held by this worker."""
+        client = self._parts.clients.get(client_id)
+        config = self._states.viewable(channel, client.identity)
+        if not can_enter(config, client.identity):
+            raise LoginRequired(f"Only users may enter {channel}.")
+        self.enter_unchecked(client, channel, meta, config)
+
+    def enter_unchecked(
+        self, client: Client, channel: str, meta: str | None, config: ChannelConfig
+    ) -> list[Change]:
+        """Enter a client that may."""
+
+        def attempt() -> list[Change]:
+            worker = self._worker.lease()
+            try:
+                return self._enter(client, channel, meta, config, worker)
+            except WorkerGone:
+                self._worker.replace(worker)
+                return self._enter(client, channel, meta, config, self._worker.lease())
+
+        changes = self.unless_full(channel, attempt)
+        self._parts.announcer.announce(changes)
+        return changes
+
+    def unless_full(self, channel: str, attempt: Callable[[], T]) -> T:
+        """Try again where the channel was full only of clients that are due."""
+        try:
+            return attempt()
+        except ChannelFull:
+            changes = self._parts.backend.settle(channel).changes
+            if not changes:
+                raise
+        self._parts.announcer.announce(changes)
+        return attempt()
+
+    def _enter(
+        self, client: Client, channel: str, meta: str | None, config: ChannelConfig, worker: str
+    ) -> list[Change]:
+        settings = self._parts.settings
+        with client.lock:
+            entry, since = client.entered.get(channel), self._parts.clock()
+            if entry is None and len(client.entered) >= settings.max_channels_per_client:
+                raise TooManyChannels(f"A client may be in {len(client.entered)} channels.")
+            client.uncertain.add(channel)
+            try:
+                changes = self._parts.backend.enter(
+                    client.member(channel, meta),
+                    epoch=new_epoch(),
+                    worker=worker,
+                    max_users=config.max_users,
+                )
+            except (ChannelFull, WorkerGone):
+                client.uncertain.discard(channel)
+                raise
+            kept = entry.meta if entry is not None and meta is None else meta
+            client.entered[channel] = Entry(kept, since, config.timeout or settings.timeout)
+            client.uncertain.discard(channel)
+            client.lost.discard(channel)
+            self._parts.rooms.enter(client.id, channel)
+        if client.closed:
+            self._worker.release(client)
+        return changes
+
+    def leave(self, client_id: str, channel: str) -> None:
+        """Leave, and end the user's members there that only a deadline holds."""
+        client = self._parts.clients.get(client_id)
+        with client.lock:
+            # Forgotten first: whoever puts clients back looks here after writing.
+            entry = client.entered.pop(channel, None)
+            try:
+                changes = self._parts.backend.leave(
+                    channel, [client.id], user_id=client.identity.user_id
+                )
+            except PresenceError:
+                if entry is not None:
+                    client.entered[channel] = entry
+                raise
+            client.uncertain.discard(channel)
+            client.lost.discard(channel)
+            self._parts.rooms.leave(client.id, channel)
+        self._parts.announcer.announce(changes)
+
+    def update(self, client_id: str, channel: str, meta: str) -> list[Change]:
+        """Replace the meta that the client gave."""
+        client = self._parts.clients.get(client_id)
+        with client.lock:
+            entry = client.entered.get(channel)
+            if entry is None:
+                raise NotPresent(f"This client is not in {channel}.")
+            try:
+                changes = self._parts.backend.update(channel, client.id, meta)
+            except NotPresent:
+                # The store lost it; the next heartbeat says so, and the client enters again.
+                del client.entered[channel]
+                client.lost.add(channel)
+                raise
+            entry.meta = meta
+        self._parts.announcer.announce(changes)
+        return changes
+
+    # Watching
+
+    def subscribe(
+        self, client_id: str, channel: str, position: Position | None = None
+    ) -> Form | None:
+        """Watch a channel: its state, or ``None`` where ``position`` is current.
+
+        The room is joined before the state is read, so that no diff falls between the two.
+        """
+        client = self._parts.clients.get(client_id)
+        config = self._states.viewable(channel, client.identity)
+        is_new, has_turned = self._join(client, channel, config)
+        try:
+            if has_turned:
+                self._states.push(channel)
+            state = self._states.state(channel)
+        except PresenceError:
+            if is_new:
+                self._unsubscribe(client, channel)
+            raise
+        if client.closed:
+            self._parts.rooms.forget(client.id, channel)
+        self._parts.feed.note_read(channel, state.position)
+        if position == state.position:
+            return None
+        return state_form(state, count_only=config.count_only)
+
+    def _join(self, client: Client, channel: str, config: ChannelConfig) -> tuple[bool, bool]:
+        limit = self._parts.settings.max_channels_per_client
+        with client.lock:
+            is_new = channel not in client.subscribed
+            if is_new and len(client.subscribed) >= limit:
+                raise TooManyChannels(f"A client may watch {limit} channels.")
+            client.subscribed[channel] = self._parts.clock()
+            has_turned = self._parts.rooms.subscribe(
+                client.id, channel, count_only=config.count_only
+            )
+        return is_new, has_turned
+
+    def unsubscribe(self, client_id: str, channel: str) -> None:
+        """Watch a channel no longer."""
+        self._unsubscribe(self._parts.clients.get(client_id), channel)
+
+    def _unsubscribe(self, client: Client, channel: str) -> None:
+        with client.lock:
+            if client.subscribed.pop(channel, None) is not None:
+                self._parts.rooms.unsubscribe(client.id, channel)
+
+    def states(self, client_id: str, channels: tuple[str, ...]) -> dict[str, Any]:
+        """The wire form of each channel that the client may view, else ``None``."""
+        return self._states.forms(channels, self._parts.clients.get(client_id).identity)

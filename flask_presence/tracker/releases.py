@@ -1,0 +1,71 @@
+"""What closed connections held, until the store took it back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+
+from ..backends.base import SLICE, Backend, Key
+from ..model import Change
+
+
+class Releases:
+    """A queue of members to give up: dropped ones get a deadline, the others leave at once.
+
+    :param grace: seconds for which a dropped client still counts.
+    """
+
+    def __init__(self, backend: Backend, *, grace: float) -> None:
+        self._backend = backend
+        self._grace = grace
+        self._lock = threading.Lock()
+        self._dropped: dict[str, set[Key]] = {}
+        self._leaving: dict[str, set[str]] = {}
+
+    def add(
+        self, client_id: str, channels: Collection[str], *, dropped_by: str | None = None
+    ) -> None:
+        """Queue a client's members; ``dropped_by`` is the worker that held them, for a drop."""
+        with self._lock:
+            if dropped_by is not None and channels:
+                keys = self._dropped.setdefault(dropped_by, set())
+                keys.update(Key(channel, client_id) for channel in channels)
+                return
+            for channel in channels:
+                self._leaving.setdefault(channel, set()).add(client_id)
+
+    def __contains__(self, key: Key) -> bool:
+        with self._lock:
+            return key.client_id in self._leaving.get(key.channel, ()) or any(
+                key in keys for keys in self._dropped.values()
+            )
+
+    def work_off(self, announce: Callable[[list[Change]], None]) -> None:
+        """Write all of it; what the store did not take stays queued.
+
+        :raises BackendUnavailable: the store did not take everything.
+        """
+        for worker in list(self._dropped):
+            with self._lock:
+                keys = frozenset(self._dropped[worker])
+            self._backend.release(worker, keys, after=self._grace)
+            with self._lock:
+                _take(self._dropped, worker, keys)
+        for channel in list(self._leaving):
+            while client_ids := self._next_leaving(channel):
+                announce(self._backend.leave(channel, client_ids))
+                with self._lock:
+                    _take(self._leaving, channel, client_ids)
+
+    def _next_leaving(self, channel: str) -> list[str]:
+        with self._lock:
+            return sorted(self._leaving.get(channel, ()))[:SLICE]
+
+
+def _take(
+    queue: dict[str, set[Key]] | dict[str, set[str]], name: str, done: Collection[str | Key]
+) -> None:
+    remaining = queue[name]
+    remaining.difference_update(done)
+    if not remaining:
+        del queue[name]

@@ -1,0 +1,73 @@
+"""What may be seen: states of channels, for those who may view them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from ..backends.base import Reading
+from ..channels import ChannelConfig, can_view
+from ..delivery.wire import Form, state_form
+from ..errors import ChannelNotFound
+from ..model import Identity, State
+from .parts import Parts
+from .reads import SharedReads
+
+
+class States:
+    """Reads channels. A read that meets the dead announces their leaving first."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._reads: SharedReads[State] = SharedReads(
+            lambda channel: self._settled(parts.backend.state, channel)
+        )
+
+    def state(self, channel: str) -> State:
+        """The channel's state, from a read that began after this call."""
+        return self._reads.get(channel)
+
+    def count(self, channel: str) -> State:
+        """Like `state`, without the users."""
+        return self._settled(self._parts.backend.count, channel)
+
+    def _settled(self, read: Callable[[str], Reading], channel: str) -> State:
+        while True:
+            state, changes = read(channel)
+            self._parts.announcer.announce(changes)
+            if state is not None:
+                return state
+
+    def viewable(self, channel: str, identity: Identity) -> ChannelConfig:
+        """The channel's config.
+
+        :raises ChannelNotFound: there is none, or this identity may not view it.
+        """
+        config = self._parts.registry.resolve(channel)
+        if not can_view(config, identity):
+            raise ChannelNotFound(channel)
+        return config
+
+    def forms(self, channels: Collection[str], identity: Identity) -> dict[str, Form | None]:
+        """The wire form of each channel that this identity may view, else ``None``."""
+        configs = {channel: self._config_or_none(channel, identity) for channel in channels}
+        return {channel: self._form(channel, config) for channel, config in configs.items()}
+
+    def _config_or_none(self, channel: str, identity: Identity) -> ChannelConfig | None:
+        try:
+            return self.viewable(channel, identity)
+        except ChannelNotFound:
+            return None
+
+    def _form(self, channel: str, config: ChannelConfig | None) -> Form | None:
+        if config is None:
+            return None
+        return state_form(self.state(channel), count_only=config.count_only)
+
+    def push(self, channel: str) -> None:
+        """Send the state to everyone in this process who watches the channel."""
+        self._parts.rooms.push_state(self.state(channel))
+
+    def turn(self, channel: str, config: ChannelConfig) -> None:
+        """Take along those who watch a channel that turned count-only or back."""
+        if self._parts.rooms.turn(channel, count_only=config.count_only):
+            self.push(channel)

@@ -1,0 +1,94 @@
+"""Fixtures: the test app in this process, on a real port, and in processes of its own."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from flask import Flask  # noqa: E402
+from processes import Redis, Server  # noqa: E402
+from server import create_app  # noqa: E402
+from wire import Wire  # noqa: E402
+
+from flask_presence import Presence  # noqa: E402
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> Iterator[Callable[..., tuple[Flask, Presence]]]:
+    """Makes apps like `create_app`, with settings as keywords; in memory unless told otherwise."""
+    apps: list[Flask] = []
+
+    def make(**config: Any) -> tuple[Flask, Presence]:
+        defaults = {"instance_path": str(tmp_path / "instance"), "PRESENCE_BACKEND": "memory://"}
+        app, presence = create_app(defaults | config)
+        apps.append(app)
+        return app, presence
+
+    yield make
+    for app in apps:
+        app.extensions["presence"].stop()
+
+
+@pytest.fixture
+def serve(make_app: Any) -> Iterator[Callable[..., tuple[int, Flask, Presence]]]:
+    """Makes an app and serves it from a thread of this process; gives its port too."""
+    from werkzeug.serving import make_server
+
+    servers: list[Any] = []
+
+    def start(**config: Any) -> tuple[int, Flask, Presence]:
+        app, presence = make_app(**config)
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server.server_port, app, presence
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts server processes of the test app on one SQLite file; settings as keywords."""
+    servers: list[Server] = []
+
+    def start(*, port: int = 0, **config: Any) -> Server:
+        server = Server({"instance_path": str(tmp_path / "instance")} | config, port)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def dial() -> Iterator[Callable[..., Wire]]:
+    """Opens raw WebSocket connections, and drops them in the end."""
+    wires: list[Wire] = []
+
+    def connect(port: int, user: str | None = None, **options: Any) -> Wire:
+        auth = {"user": user} | options.pop("auth", {}) if user else options.pop("auth", None)
+        wire = Wire(port, auth=auth, **options)
+        wires.append(wire)
+        return wire
+
+    yield connect
+    for wire in wires:
+        if not wire.closed.is_set():
+            wire.drop()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    server.stop()
