@@ -12,12 +12,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from flask import Flask  # noqa: E402
-from processes import Redis, Server  # noqa: E402
-from server import create_app  # noqa: E402
-from wire import Wire  # noqa: E402
+from flask import Flask
+from processes import Redis, Server
+from server import create_app
+from wire import Wire
 
-from flask_presence import Presence  # noqa: E402
+from flask_presence import Presence
 
 
 @pytest.fixture

@@ -34,33 +34,44 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for target in (self._read_output, self._read_errors):
-            threading.Thread(target=target, daemon=True).start()
+        self._readers = [
+            threading.Thread(target=target, daemon=True)
+            for target in (self._read_output, self._read_errors)
+        ]
+        for reader in self._readers:
+            reader.start()
         assert self._ready.wait(PATIENCE * 2), "".join(self.errors)
 
     def _read_output(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("PORT "):
-                self.port = int(line.split()[1])
-                self._ready.set()
-            elif line.startswith("SIGNAL "):
-                self.signals.append(json.loads(line[7:]))
+        with self.process.stdout as lines:
+            for line in lines:
+                self._take(line)
+
+    def _take(self, line: str) -> None:
+        if line.startswith("PORT "):
+            self.port = int(line.split()[1])
+            self._ready.set()
+        elif line.startswith("SIGNAL "):
+            self.signals.append(json.loads(line[7:]))
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
-        self.errors.extend(self.process.stderr)
+        with self.process.stderr as lines:
+            self.errors.extend(lines)
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def kill(self) -> None:
+        """End the process as ``kill -9`` does, and read the rest of what it said."""
         self.process.kill()
         self.process.wait(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
             self.kill()
 
 

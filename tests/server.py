@@ -84,6 +84,11 @@ def create_app(config: dict[str, Any]) -> tuple[Flask, Presence]:
     def invalid(name: str) -> Any:
         return "no config"
 
+    @app.post("/drain")
+    def drain() -> str:
+        presence.drain()
+        return ""
+
     return app, presence
 
 
@@ -107,6 +112,7 @@ def serve(app: Flask, port: int, on_port: Any = lambda port: None) -> None:
 
 def report(app: Flask) -> None:
     """Print each signal as one line of JSON, so that a test can count them."""
+    lock = threading.Lock()
 
     def changed(sender: Flask, channel: str, change: Any) -> None:
         line = {
@@ -117,7 +123,8 @@ def report(app: Flask) -> None:
             "epoch": change.epoch,
             "reason": change.reason,
         }
-        print("SIGNAL " + json.dumps(line), flush=True)
+        with lock:
+            print("SIGNAL " + json.dumps(line), flush=True)
 
     signals.presence_changed.connect(changed, sender=app, weak=False)
 

@@ -62,10 +62,17 @@ class Wire:
 
     def emit(self, event: Any, *args: Any) -> queue.Queue[Any]:
         """Send an event, and give back where its acknowledgement will arrive."""
+        return self.emit_text(json.dumps([event, *args]))
+
+    def emit_text(self, text: str, *attachments: bytes) -> queue.Queue[Any]:
+        """Send an event as it is typed here, in words that `json.dumps` would not find."""
         self._next += 1
         answer: queue.Queue[Any] = queue.Queue()
         self._acks[self._next] = answer
-        self.send_raw(f"42{self.namespace},{self._next}{json.dumps([event, *args])}")
+        kind = f"45{len(attachments)}-" if attachments else "42"
+        self.send_raw(f"{kind}{self.namespace},{self._next}{text}")
+        for attachment in attachments:
+            self._socket.send_binary(attachment)
         return answer
 
     def call(self, event: Any, *args: Any) -> Any:
@@ -91,6 +98,13 @@ class Wire:
         """What arrived and was not waited for."""
         with self._arrived:
             return [data for name, data in self._events if event in (None, name)]
+
+    def take(self, *events: str) -> list[tuple[str, Any]]:
+        """Take out what arrived of these events, in order."""
+        with self._arrived:
+            taken = [item for item in self._events if item[0] in events]
+            self._events = [item for item in self._events if item[0] not in events]
+            return taken
 
     def await_quiet(self, channel: str) -> None:
         """Await an answer that was asked for now: whatever was sent before has arrived."""

@@ -71,21 +71,26 @@ def _diff_of(changes: list[Change]) -> Diff:
 
 
 def _lists_of(changes: list[Change]) -> Form:
-    first: dict[str, Change] = {}
     last: dict[str, Change] = {}
+    entered: dict[str, int] = {}
+    """At which revision each user who came within these changes did."""
     for change in changes:
-        if change.user_id is not None:
-            first.setdefault(change.user_id, change)
-            last[change.user_id] = change
-    lists: dict[str, list[Form]] = {}
-    for user_id, change in last.items():
-        if change.kind == "left":
-            lists.setdefault("left", []).append({"id": user_id, "revision": change.revision})
+        if change.user_id is None:
             continue
-        # Who came and was updated within one diff has, for those who read it, just come.
-        kind = "updated" if first[user_id].kind == "updated" else "entered"
-        entry = {"id": user_id, "info": change.info, "meta": change.meta}
-        lists.setdefault(kind, []).append(entry | {"revision": change.revision})
+        last[change.user_id] = change
+        if change.kind == "entered":
+            entered[change.user_id] = change.revision
+        elif change.kind == "left":
+            entered.pop(change.user_id, None)
+    lists: dict[str, list[Form]] = {}
+    # In the order of entering: an entry's own revision may be that of a later update.
+    for user_id in sorted(last, key=lambda user_id: entered.get(user_id, 0)):
+        change = last[user_id]
+        kind = "entered" if user_id in entered else change.kind
+        entry: Form = {"id": user_id, "revision": change.revision}
+        if kind != "left":
+            entry |= {"info": change.info, "meta": change.meta}
+        lists.setdefault(kind, []).append(entry)
     return dict(lists)
 
 

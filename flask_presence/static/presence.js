@@ -83,7 +83,7 @@
     if (fold.countOnly) return [];
     return [...fold.entries.values()]
       .filter((entry) => entry.user)
-      .sort((a, b) => placeOf(a) - placeOf(b))
+      .sort((a, b) => placeOf(a) - placeOf(b) || a.turn - b.turn)
       .map((entry) => entry.user);
   }
 
@@ -97,28 +97,44 @@
 
   function stateEntries(state, older) {
     const entries = new Map();
-    for (const user of state.users || []) {
-      entries.set(user.id, { revision: state.revision, user: plainUser(user), since: state.revision });
-    }
+    (state.users || []).forEach((user, turn) => {
+      entries.set(user.id, { revision: state.revision, user: plainUser(user), since: state.revision, turn });
+    });
     for (const [id, entry] of older) {
       if (entry.revision <= state.revision) continue;
-      const { since } = entry.since > state.revision ? entry : entries.get(id) || { since: null };
-      entries.set(id, { ...entry, since });
+      const { since, turn } = entry.since > state.revision ? entry : entries.get(id) || { since: null, turn: 0 };
+      entries.set(id, { ...entry, since, turn });
     }
     return entries;
   }
 
   function diffEntries(diff, { entries: before, floor }) {
     const entries = new Map(before);
-    const put = (change, user, since) => {
+    const put = (change, user, place) => {
       const known = entries.get(change.id);
       if (change.revision <= Math.max(floor, known ? known.revision : 0)) return;
-      entries.set(change.id, { revision: change.revision, user, since: since(known) });
+      entries.set(change.id, { revision: change.revision, user, ...place(known) });
     };
-    for (const change of diff.entered || []) put(change, plainUser(change), () => change.revision);
-    for (const change of diff.updated || []) put(change, plainUser(change), (known) => (known && known.user ? known.since : null));
-    for (const change of diff.left || []) put(change, null, () => null);
+    const unknown = { since: null, turn: 0 };
+    const entered = diff.entered || [];
+    const places = placesOf(entered);
+    entered.forEach((change, turn) => put(change, plainUser(change), () => places[turn]));
+    for (const change of diff.updated || []) {
+      put(change, plainUser(change), (known) => (known && known.user ? { since: known.since, turn: known.turn } : unknown));
+    }
+    for (const change of diff.left || []) put(change, null, () => unknown);
     return entries;
+  }
+
+  /** The list is in the order of entering, though an entry's own revision may be that of a later update. */
+  function placesOf(entered) {
+    const places = [];
+    let since = Infinity;
+    for (let turn = entered.length - 1; turn >= 0; turn -= 1) {
+      since = Math.min(since, entered[turn].revision);
+      places[turn] = { since, turn };
+    }
+    return places;
   }
 
   /** Late entries below the position can change nothing any more, so a long-lived page need not remember all who left. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -2340,7 +2341,10 @@ def fill(store: Store, number: int) -> list[str]:
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:
-    """Run calls in threads that all start at once; return their results in order."""
+    """Run calls in threads that all start at once; return their results in order.
+
+    They take turns as often as can be, so that what is not atomic shows.
+    """
     barrier = threading.Barrier(len(calls))
     results: list[Any] = [None] * len(calls)
     errors: list[BaseException] = []
@@ -2356,11 +2360,16 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
         threading.Thread(target=run, args=(index, call), daemon=True)
         for index, call in enumerate(calls)
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "a thread hangs"
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a thread hangs"
+    finally:
+        sys.setswitchinterval(interval)
     if errors:
         raise errors[0]
     return results
@@ -2390,6 +2399,10 @@ def _repeat(read: Callable[[], State | None]) -> State:
 
 def _pages(backend: Backend, worker: str, limit: int) -> Iterator[list[Key]]:
     after: Key | None = None
-    while page := backend.members_of_worker(worker, after=after, limit=limit):
+    for _ in range(1000):
+        page = backend.members_of_worker(worker, after=after, limit=limit)
+        if not page:
+            return
         yield page
         after = page[-1]
+    raise AssertionError("there is always another page")

@@ -7,7 +7,7 @@ whatever order that arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..model import Change, Position, State, User
@@ -147,8 +147,9 @@ class Fold:
         if _last(diff) > self._highest:
             self._follow(_last(diff), diff)
         for kind in ("entered", "updated", "left"):
-            for item in diff.get(kind, ()):
-                self._apply_entry(kind, item)
+            items = diff.get(kind, ())
+            for item, place in zip(items, _places(items), strict=True):
+                self._apply_entry(kind, item, place)
 
     def _begin(self, epoch: str | None) -> None:
         self.epoch = epoch
@@ -166,9 +167,10 @@ class Fold:
         for user_id, entry in known.items():
             if entry.revision <= revision:
                 continue
-            listed = self._entries.get(user_id)
-            if listed is not None and entry.user is not None and not entry.since > revision:
-                entry = _Entry(entry.revision, entry.user, listed.place)
+            if entry.since <= revision:
+                listed = self._entries.get(user_id)
+                place = (entry.revision, 0) if listed is None else listed.place
+                entry = _Entry(entry.revision, entry.user, place)
             self._entries[user_id] = entry
         self._state_revision = revision
         self._covered = {seen for seen in self._covered if seen > revision}
@@ -178,16 +180,18 @@ class Fold:
         self.count = source["count"]
         self.anonymous = source["anonymous"]
 
-    def _apply_entry(self, kind: str, item: Mapping[str, Any]) -> None:
+    def _apply_entry(self, kind: str, item: Mapping[str, Any], place: tuple[int, int]) -> None:
         revision = item["revision"]
         known = self._entries.get(item["id"])
         if revision <= (known.revision if known else self._state_revision):
             return
+        is_here = known is not None and known.user is not None
+        is_in_state = is_here and place[0] <= self._state_revision
         if kind == "left":
             entry = _Entry(revision, None, (revision, 0))
-        elif kind == "entered":
-            entry = _Entry(revision, _plain(item), (revision, 0), since=revision)
-        elif known is not None and known.user is not None:
+        elif kind == "entered" and not is_in_state:
+            entry = _Entry(revision, _plain(item), place, since=place[0])
+        elif known is not None and is_here:
             entry = _Entry(revision, _plain(item), known.place, since=known.since)
         else:
             entry = _Entry(revision, _plain(item), (revision, 0))
@@ -206,6 +210,13 @@ class _Entry(NamedTuple):
 
 def _plain(user: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": user["id"], "info": user["info"], "meta": user["meta"]}
+
+
+def _places(items: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """Places in a list that is in the order of entering, though an entry's own revision may be that
+    of a later update."""
+    revisions = [item["revision"] for item in items]
+    return [(min(revisions[turn:]), turn) for turn in range(len(revisions))]
 
 
 def _first(diff: Mapping[str, Any]) -> int:

@@ -1,0 +1,251 @@
+"""Two server processes on one SQLite file, and what becomes of those whose process dies."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+import requests
+from processes import Server
+from wire import Wire, eventually
+
+from flask_presence.testing.fold import Fold
+
+CHANNELS = ["/room/1", "/room/2", "/mixed/a"]
+QUICK = {
+    "PRESENCE_WORKER_TIMEOUT": 3,
+    "PRESENCE_PRUNE_INTERVAL": 0.5,
+    "PRESENCE_LEAVE_GRACE": 1,
+    "PRESENCE_RATE_LIMIT": None,
+    "SOCKETIO": {"ping_interval": 0.5, "ping_timeout": 30},
+}
+DEAD = QUICK["PRESENCE_WORKER_TIMEOUT"] + QUICK["PRESENCE_PRUNE_INTERVAL"]
+
+
+class Watcher:
+    """A subscriber that folds what it is sent."""
+
+    def __init__(self, wire: Wire, channels: list[str] = CHANNELS) -> None:
+        self.wire = wire
+        self.folds = {channel: Fold() for channel in channels}
+        ops = [["subscribe", {"channel": channel}] for channel in channels]
+        for answer in wire.call("batch", {"ops": ops})["results"]:
+            self.folds[answer["state"]["channel"]].apply_state(answer["state"])
+
+    def catch_up(self) -> None:
+        """Apply what arrived, as a client does: with a beat, and states for what is stale."""
+        for kind, message in self.wire.take("diff", "state"):
+            fold = self.folds[message["channel"]]
+            fold.apply_diff(message) if kind == "diff" else fold.apply_state(message)
+        positions = {name: list(fold.position or [None, 0]) for name, fold in self.folds.items()}
+        stale = self.wire.call("heartbeat", {"positions": positions})["stale"]
+        stale += [name for name, fold in self.folds.items() if fold.gap or fold.needs_state]
+        if stale:
+            states = self.wire.call("state", {"channels": stale})["states"]
+            for state in states.values():
+                self.folds[state["channel"]].apply_state(state)
+
+    def agrees_with(self, states: dict[str, Any]) -> bool:
+        self.catch_up()
+        return all(
+            (fold.users, fold.count, fold.anonymous, fold.position)
+            == (state["users"], state["count"], state["anonymous"], _position(state))
+            for state, fold in ((states[name], self.folds[name]) for name in self.folds)
+        )
+
+
+def _position(state: dict[str, Any]) -> tuple[str, int]:
+    return state["epoch"], state["revision"]
+
+
+def seen_of(watcher: Watcher, kind: str) -> list[str]:
+    """Ids in all diffs of this kind that arrived at a watcher."""
+    return [entry["id"] for diff in watcher.wire.received("diff") for entry in diff.get(kind, [])]
+
+
+@pytest.fixture(params=["queue", "no queue"])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if request.param == "no queue":
+        return QUICK
+    redis = request.getfixturevalue("redis")
+    return QUICK | {"SOCKETIO": QUICK["SOCKETIO"] | {"message_queue": redis.url}}
+
+
+@pytest.fixture
+def pair(spawn: Any, options: dict[str, Any]) -> tuple[Server, Server]:
+    return spawn(**options), spawn(**options)
+
+
+def run_at_random(wire: Wire, seed: int, operations: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(operations):
+        channel = chance.choice(CHANNELS)
+        event = chance.choice(["enter", "enter", "leave", "update"])
+        payload: dict[str, Any] = {"channel": channel}
+        if event == "update" or (event == "enter" and chance.random() < 0.3):
+            payload["meta"] = {"n": chance.randrange(3)}
+        answer = wire.call(event, payload)
+        assert answer["ok"] or answer["error"] in ("not_present", "login_required"), answer
+
+
+def test_two_processes_agree_and_each_transition_is_signalled_once(
+    pair: tuple[Server, Server], dial: Any
+) -> None:
+    watchers = [Watcher(dial(server.port, "watcher")) for server in pair]
+    people = ["ada", "bob", "ada", None]
+    wires = [dial(pair[index % 2].port, user) for index, user in enumerate(people * 2)]
+
+    threads = [
+        threading.Thread(target=run_at_random, args=(wire, seed, 60))
+        for seed, wire in enumerate(wires)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    states = [watcher.wire.call("state", {"channels": CHANNELS})["states"] for watcher in watchers]
+    assert states[0] == states[1]
+    for watcher in watchers:
+        eventually(lambda watcher=watcher: watcher.agrees_with(states[0]), patience=30)
+    told = Counter(
+        (signal["channel"], signal["revision"]) for server in pair for signal in server.signals
+    )
+    assert set(told.values()) == {1}
+    assert {channel: max(r for c, r in told if c == channel) for channel in CHANNELS} == {
+        channel: state["revision"] for channel, state in states[0].items()
+    }
+    assert len(told) == sum(state["revision"] for state in states[0].values())
+
+
+def test_a_killed_process_leaves_no_ghost_and_who_came_back_was_never_seen_leaving(
+    pair: tuple[Server, Server], dial: Any
+) -> None:
+    dying, living = pair
+    watcher = Watcher(dial(living.port, "watcher"), ["/room/1"])
+    for user in ("stays", "goes"):
+        assert dial(dying.port, user).call("enter", {"channel": "/room/1"})["ok"]
+    eventually(lambda: watcher.catch_up() or len(watcher.folds["/room/1"].users) == 2)
+
+    dying.kill()
+    killed = time.monotonic()
+    assert dial(living.port, "stays").call("enter", {"channel": "/room/1"})["ok"]
+    gone = watcher.wire.wait_for("diff", lambda diff: diff.get("left"))
+
+    assert [entry["id"] for entry in gone["left"]] == ["goes"]
+    assert time.monotonic() - killed < DEAD + 2
+    assert seen_of(watcher, "left") == []
+    left = [signal for signal in living.signals if signal["kind"] == "left"]
+    assert [(signal["user_id"], signal["reason"]) for signal in left] == [("goes", "worker_lost")]
+
+
+def test_a_frozen_process_leaves_no_ghost_and_puts_back_whom_it_hears(
+    pair: tuple[Server, Server], dial: Any
+) -> None:
+    frozen, living = pair
+    watcher = Watcher(dial(living.port, "watcher"), ["/room/1"])
+    wires = {user: dial(frozen.port, user) for user in ("moves", "speaks", "silent")}
+    for wire in wires.values():
+        assert wire.call("enter", {"channel": "/room/1"})["ok"]
+    eventually(lambda: watcher.catch_up() or len(watcher.folds["/room/1"].users) == 3)
+
+    frozen.send(signal.SIGSTOP)
+    assert dial(living.port, "moves").call("enter", {"channel": "/room/1"})["ok"]
+    left: set[str] = set()
+    while left != {"speaks", "silent"}:
+        gone = watcher.wire.wait_for("diff", lambda diff: diff.get("left"))
+        left |= {entry["id"] for entry in gone["left"]}
+    frozen.send(signal.SIGCONT)
+    # Heard before the process noticed that it was frozen, it is put back; else told that it is lost.
+    for channel in wires["speaks"].call("heartbeat")["lost"]:
+        assert wires["speaks"].call("enter", {"channel": channel})["ok"]
+    eventually(lambda: watcher.catch_up() or len(watcher.folds["/room/1"].users) == 2)
+    lost = wires["silent"].call("heartbeat")["lost"]
+    assert wires["silent"].call("enter", {"channel": "/room/1"})["ok"]
+    eventually(lambda: watcher.catch_up() or len(watcher.folds["/room/1"].users) == 3)
+
+    assert lost == ["/room/1"]
+    assert [user["id"] for user in watcher.folds["/room/1"].users] == ["moves", "speaks", "silent"]
+    everything = [signal for server in pair for signal in server.signals]
+    assert not [s for s in everything if s["kind"] == "left" and s["user_id"] == "moves"]
+
+
+def test_a_store_that_lost_all_its_data_has_everyone_back_in_a_new_epoch(
+    spawn: Any, dial: Any, tmp_path: Any
+) -> None:
+    server = spawn(**QUICK)
+    watcher = Watcher(dial(server.port, "watcher"), ["/room/1"])
+    users = {f"user{number}" for number in range(20)}
+    for user in users:
+        assert dial(server.port, user).call("enter", {"channel": "/room/1"})["ok"]
+    epoch = watcher.wire.call("state", {"channels": ["/room/1"]})["states"]["/room/1"]["epoch"]
+
+    for file in (tmp_path / "instance").glob("presence.sqlite3*"):
+        file.unlink()
+    eventually(
+        lambda: (
+            watcher.catch_up()
+            or (
+                {user["id"] for user in watcher.folds["/room/1"].users} == users
+                and watcher.folds["/room/1"].position[0] != epoch
+            )
+        )
+    )
+
+    assert {s["reason"] for s in server.signals if s["epoch"] != epoch} == {"healed"}
+
+
+def test_clients_that_sit_still_cost_the_store_one_write_for_each_renewal(
+    spawn: Any, dial: Any
+) -> None:
+    server = spawn(
+        **QUICK | {"PRESENCE_WORKER_TIMEOUT": 6, "PRESENCE_PRUNE_INTERVAL": 1},
+        COUNT_STATEMENTS=True,
+    )
+    wires = [dial(server.port, f"user{number}") for number in range(200)]
+    for number, wire in enumerate(wires):
+        ops = [
+            ["enter", {"channel": f"/room/{number % 10}"}],
+            ["subscribe", {"channel": f"/room/{number % 10}"}],
+        ]
+        assert wire.call("batch", {"ops": ops})["ok"]
+
+    def statements() -> list[str]:
+        return requests.get(f"http://127.0.0.1:{server.port}/statements", timeout=10).json()
+
+    statements()
+    began, written, renewals = time.monotonic(), [], 0
+    while renewals < 4:
+        for wire in wires:
+            assert wire.call("heartbeat", {"positions": {"/room/1": ["epoch", 1]}})["ok"]
+        found = [text for text in statements() if not text.startswith("SELECT")]
+        renewals += sum(text.startswith("UPDATE presence_workers SET") for text in found)
+        written += [text for text in found if text != "BEGIN IMMEDIATE"]
+    took = time.monotonic() - began
+
+    assert all(text.startswith("UPDATE presence_workers SET") for text in written), written
+    assert len(written) <= took / 2 + 2
+
+
+def test_a_drained_process_hands_its_members_over(spawn: Any, dial: Any) -> None:
+    stopping, living = spawn(**QUICK), spawn(**QUICK)
+    watcher = Watcher(dial(living.port, "watcher"), ["/room/1"])
+    wires = {user: dial(stopping.port, user) for user in ("moves", "goes")}
+    for wire in wires.values():
+        assert wire.call("enter", {"channel": "/room/1"})["ok"]
+    eventually(lambda: watcher.catch_up() or len(watcher.folds["/room/1"].users) == 2)
+
+    assert requests.post(f"http://127.0.0.1:{stopping.port}/drain", timeout=10).ok
+    refused = wires["moves"].call("enter", {"channel": "/room/2"})
+    wires["moves"].leave_orderly()
+    assert dial(living.port, "moves").call("enter", {"channel": "/room/1"})["ok"]
+    eventually(lambda: watcher.catch_up() or len(watcher.folds["/room/1"].users) == 1)
+
+    assert refused["error"] == "unavailable"
+    left = [s for server in (stopping, living) for s in server.signals if s["kind"] == "left"]
+    assert [(s["user_id"], s["reason"]) for s in left] == [("goes", "timeout")]
