@@ -251,7 +251,6 @@ def test_registering_gives_the_callback_back() -> None:
         "/si te/x",
         "/sité/x",
         "/site/x ",
-        "/site/ x"[:6],
         "/site/x\u00a0",
         "/site/a\x00b",
         "/site/a\x7fb",
@@ -275,7 +274,7 @@ def test_a_malformed_name_is_no_channel(name: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["/site/" + "x" * 249, "/site/" + "é" * 124 + "x", "/site/ x", "/a/b", "/-_9/\U0001f600"],
+    ["/site/" + "x" * 249, "/site/" + "é" * 124 + "x", "/site/x y", "/a/b", "/-_9/\U0001f600"],
     ids=ascii,
 )
 def test_a_name_has_up_to_255_bytes_of_any_text(name: str) -> None:
@@ -599,11 +598,9 @@ def test_a_config_refuses_what_makes_no_sense(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["allowed_user_ids", "allowed_group_ids"])
-@pytest.mark.parametrize(
-    "ids", [[7, "x", UUID(int=1)], (7, "x", UUID(int=1)), iter([7, "x", UUID(int=1)])], ids=repr
-)
-def test_allowed_ids_may_be_any_iterable_and_are_kept_as_strings(field: str, ids: Any) -> None:
-    config = ChannelConfig(**{field: ids})
+@pytest.mark.parametrize("kind", [list, tuple, set, iter])
+def test_allowed_ids_may_be_any_iterable_and_are_kept_as_strings(field: str, kind: Any) -> None:
+    config = ChannelConfig(**{field: kind([7, "x", UUID(int=1)])})
 
     assert getattr(config, field) == {"7", "x", str(UUID(int=1))}
 

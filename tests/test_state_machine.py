@@ -48,8 +48,6 @@ infos = st.sampled_from(["{}", '{"name":"A"}', '{"name":"B"}'])
 picks = st.integers(0, 7)
 slots = st.integers(0, 2)
 
-Stores = Callable[["Machine"], list[Backend]]
-
 
 @dataclass
 class Slot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import socket
@@ -115,7 +116,8 @@ class Wire:
 
     def drop(self) -> None:
         """Close the connection as a page that unloads does, or a network that fails."""
-        self._socket.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, AttributeError):  # The server may have been faster.
+            self._socket.sock.shutdown(socket.SHUT_RDWR)
         assert self.closed.wait(PATIENCE)
 
     def _read(self) -> None:
@@ -124,6 +126,7 @@ class Wire:
                 self._take(text if isinstance(text, str) else text.decode())
         except (OSError, websocket.WebSocketException):
             pass
+        self._socket.shutdown()
         self.closed.set()
 
     def _take(self, text: str) -> None:

@@ -153,14 +153,14 @@ class MemoryBackend(StepBackend):
         self.end_leases()
         with self._lock:
             self._cut_what_is_too_far_ahead()
-            for worker in self._ended_workers():
+            for worker in self._workers_over(spared=self.spares_leases):
                 if worker not in self._held:
                     del self._leases[worker]
-            return sorted({key.channel for key in islice(self._due_keys(), limit)})
+            return sorted({key.channel for key in islice(self._due_keys(spared=self.spares_leases), limit)})
 
-    def _due_keys(self) -> Iterator[Key]:
+    def _due_keys(self, *, spared: bool) -> Iterator[Key]:
         yield from self._past_deadline()
-        for worker in self._ended_workers():
+        for worker in self._workers_over(spared=spared):
             yield from self._held.get(worker, ())
 
     def _past_deadline(self) -> list[Key]:
@@ -174,8 +174,8 @@ class MemoryBackend(StepBackend):
             heapq.heappush(self._deadlines, (deadline, key))
         return list(found)
 
-    def _ended_workers(self) -> list[str]:
-        now, spared = self.now, self.spares_leases
+    def _workers_over(self, *, spared: bool) -> list[str]:
+        now = self.now
         return [
             worker for worker, lease in self._leases.items() if lease.is_over(now, spared=spared)
         ]
@@ -199,15 +199,19 @@ class MemoryBackend(StepBackend):
             found = self._channels.get(channel)
             if found is None:
                 return Reading(State(channel), [])
-            step = _MemoryStep(self)
-            if any(self.is_due(row, step) for row in found.rows.values()):
+            if self._has_due(channel):
                 return Reading(None, self.settle(channel).changes)
             return Reading(replace(self._counted(channel), users=tuple(_users(found))), [])
 
     def count(self, channel: str) -> Reading:
         with self._lock:
-            changes = self.settle(channel).changes
-            return Reading(None if changes else self._counted(channel), changes)
+            if self._has_due(channel):
+                return Reading(None, self.settle(channel).changes)
+            return Reading(self._counted(channel), [])
+
+    def _has_due(self, channel: str) -> bool:
+        keys = self._due_keys(spared=self.spares_leases)
+        return any(key.channel == channel for key in keys)
 
     def _counted(self, channel: str) -> State:
         found = self._channels.get(channel)
@@ -356,7 +360,8 @@ class _MemoryStep:
 
     def due_rows(self, name: str, limit: int) -> list[Row]:
         rows = self._backend._channels[name].rows
-        due = (rows[key.client_id] for key in self._backend._due_keys() if key.channel == name)
+        keys = self._backend._due_keys(spared=True)
+        due = (rows[key.client_id] for key in keys if key.channel == name)
         return heapq.nsmallest(limit, due, key=lambda row: (row.place, row.client_id))
 
     def insert_row(self, name: str, row: Row) -> None:

@@ -84,7 +84,11 @@ class Lease(NamedTuple):
     timeout: int
 
     def is_over(self, now: int, *, spared: bool) -> bool:
-        """Are this worker's members due? ``spared``: a lease that just ran out is not ended yet."""
+        """Are this worker's members due?
+
+        :param spared: a lease that ran out, but was not ended, is not over. So it is within a
+            step: leases are ended before, and one that was renewed since goes on.
+        """
         if self.status == LOST:
             return True
         return self.until <= now and (self.status == DRAINED or not spared)
@@ -226,11 +230,11 @@ class StepBackend(Backend):
         """End each lease that ran out, unless this process spares leases."""
 
     def is_due(self, row: Row, step: Step) -> bool:
-        """Did the row's deadline or its worker's lease run out?"""
+        """Did the row's deadline run out, or was its worker's lease ended?"""
         if row.worker is None:
             return row.deadline is not None and row.deadline <= step.now
         lease = step.lease(row.worker)
-        return lease is None or lease.is_over(step.now, spared=self.spares_leases)
+        return lease is None or lease.is_over(step.now, spared=True)
 
     def enter(
         self,
@@ -303,7 +307,7 @@ class StepBackend(Backend):
                 row
                 for row in found
                 if (row.client_id in client_ids and worker in (None, row.worker))
-                or (user_id is not None and row.user_id == user_id and row.worker is None)
+                or (user_id is not None and row.user_id == user_id and _has_deadline(row, step))
             ]
             return _scene_of(step, channel, counters, gone).take_out(gone, lambda _: reason)
 
@@ -397,6 +401,14 @@ def _held(row: Row, step: Step, worker: str | None, timeout: float | None) -> Ro
         return row._replace(worker=worker, deadline=None, held_at=None)
     now = step.now
     return row._replace(worker=None, deadline=now + milliseconds(timeout), held_at=now)
+
+
+def _has_deadline(row: Row, step: Step) -> bool:
+    """Does no connection hold the member any more?"""
+    if row.worker is None:
+        return True
+    lease = step.lease(row.worker)
+    return lease is not None and lease.status == DRAINED
 
 
 def _eviction(rows: Sequence[Row]) -> Reason:

@@ -118,12 +118,20 @@
     const unknown = { since: null, turn: 0 };
     const entered = diff.entered || [];
     const places = placesOf(entered);
-    entered.forEach((change, turn) => put(change, plainUser(change), () => places[turn]));
+    entered.forEach((change, turn) => {
+      const place = places[turn];
+      const wasHere = (known) => known && known.user && place.since <= known.since;
+      put(change, plainUser(change), (known) => (wasHere(known) ? placeIn(known) : place));
+    });
     for (const change of diff.updated || []) {
-      put(change, plainUser(change), (known) => (known && known.user ? { since: known.since, turn: known.turn } : unknown));
+      put(change, plainUser(change), (known) => (known && known.user ? placeIn(known) : unknown));
     }
     for (const change of diff.left || []) put(change, null, () => unknown);
     return entries;
+  }
+
+  function placeIn({ since, turn }) {
+    return { since, turn };
   }
 
   /** The list is in the order of entering, though an entry's own revision may be that of a later update. */
@@ -421,8 +429,11 @@
     }
 
     refuse(error) {
+      const { handles, fold } = this.channel;
       super.refuse(error);
+      if (!this.on) this.channel.blank();
       this.channel.refused(this.channel.subscribed, this, error);
+      if (!this.on && fold.synced) emitTo(handles, "change");
     }
   }
 
@@ -513,11 +524,16 @@
     evicted({ channel, reason }) {
       const { handles } = this;
       this.forget(failure("evicted", `${channel}: ${reason}`));
-      this.fold = emptyFold();
-      this.usersCache = null;
+      this.blank();
       this.present = false;
       emitTo(handles, "evicted", { channel, reason });
       emitTo(handles, "change");
+    }
+
+    /** What this client may not see any more, it does not go on showing. */
+    blank() {
+      this.fold = emptyFold();
+      this.usersCache = null;
     }
 
     /** A refused slot takes the wishes of its handles along. */
@@ -959,9 +975,10 @@
         const initial = this._takeInitial(name);
         const handle = connect().channel(name, { initial });
         this._handle = handle;
-        if (initial && this.childNodes.length) this._drawn = this._signature({ users: [], ...initial });
+        if (initial && this.childNodes.length) this._adopt({ users: [], ...initial });
         this._draw();
         this._offs = [handle.on("change", () => this._draw()), handle.on("evicted", () => this._clear())];
+        this._offs.push(handle.on("error", () => handle._shared.fold.synced || this._clear()));
         handle.subscribe().then(() => this._draw(), ignoreRefusal);
         if (this.hasAttribute("enter")) handle.enter().catch(ignoreRefusal);
       }
@@ -980,6 +997,11 @@
         const state = this.dataset.state ? JSON.parse(this.dataset.state) : null;
         delete this.dataset.state;
         return state && state.channel === name ? state : null;
+      }
+
+      /** What the server rendered is what a live element would show. */
+      _adopt(state) {
+        this._drawn = this._signature(state);
       }
 
       _clear() {
@@ -1022,12 +1044,21 @@
         return JSON.stringify([count, anonymous, this._max, users.slice(0, this._max).map(({ id, info }) => [id, info])]);
       }
 
+      _adopt(state) {
+        super._adopt(state);
+        const nodes = this.querySelectorAll(":scope > .presence-user");
+        this._nodes = new Map([...nodes].map((node, index) => [nodeKey(state.users[index] || {}), node]));
+      }
+
+      /** Who stays keeps their node, so that no picture blinks and no focus is lost. */
       _render({ users, count }) {
         const shown = users.slice(0, this._max);
+        const known = this._nodes || new Map();
+        this._nodes = new Map(shown.map((user) => [nodeKey(user), known.get(nodeKey(user)) || userNode(user)]));
+        const nodes = [...this._nodes.values()];
         const more = count - shown.length;
-        this.textContent = "";
-        for (const user of shown) this.append(userNode(user));
-        if (more > 0) this.append(elementOf("span", "presence-more", `+${more}`));
+        if (more > 0) nodes.push(elementOf("span", "presence-more", `+${more}`));
+        replaceChildren(this, nodes);
       }
     }
 
@@ -1047,6 +1078,23 @@
   /** A guest stays a watcher, a channel that may not be viewed shows nothing: both are as they should be. */
   function ignoreRefusal(error) {
     if (!error.code) report(error);
+  }
+
+  function nodeKey({ id, info }) {
+    return JSON.stringify([id, info]);
+  }
+
+  function replaceChildren(parent, nodes) {
+    let next = parent.firstChild;
+    for (const node of nodes) {
+      if (node === next) next = next.nextSibling;
+      else parent.insertBefore(node, next);
+    }
+    while (next) {
+      const gone = next;
+      next = next.nextSibling;
+      gone.remove();
+    }
   }
 
   function userNode({ id, info }) {

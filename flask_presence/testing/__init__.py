@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import pytest
 
-    pytest.register_assert_rewrite(f"{__name__}.contract", f"{__name__}.fold")
+    pytest.register_assert_rewrite(f"{__name__}.contract")
     from .contract import BackendContract
 
     return BackendContract

@@ -699,6 +699,20 @@ test("a refused subscription is told as an error", async () => {
   assert.deepEqual(heard, ["error not_found"]);
 });
 
+test("what was shown is blank after a subscription was refused", async () => {
+  await up();
+  const initial = { channel: A, epoch: "e", revision: 1, count: 1, anonymous: 0, users: [{ id: "ada", info: {}, meta: {} }] };
+  const channel = presence.channel(A, { initial });
+  const heard = listen(channel);
+  outcome(channel.subscribe());
+  await turn();
+
+  await answer("subscribe", no("not_found"));
+
+  assert.deepEqual(heard, ["error not_found", "change"]);
+  assert.deepEqual([channel.users, channel.count], [[], 0]);
+});
+
 test("a refused subscription leaves the entering alone", async () => {
   await up();
   const channel = await entered(A);

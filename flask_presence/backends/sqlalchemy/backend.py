@@ -196,7 +196,7 @@ class SQLAlchemyBackend(StepBackend):
                 .values(lease=now + span, timeout=span)
             )
             held = renewed.rowcount == 1
-            if not held and create:
+            if not held and create and self._is_new(connection, worker):
                 connection.execute(
                     insert(workers).values(id=worker, status=ALIVE, lease=now + span, timeout=span)
                 )
@@ -205,6 +205,11 @@ class SQLAlchemyBackend(StepBackend):
             return Renewal(held, latest, self._positions(connection, channels), commands)
 
         return self._transact(work)
+
+    def _is_new(self, connection: Connection, worker: str) -> bool:
+        workers = self.tables.workers
+        known = select(workers.c.id).where(workers.c.id == worker)
+        return connection.execute(known).first() is None
 
     def _positions(self, connection: Connection, names: Collection[str]) -> dict[str, Position]:
         channels = self.tables.channels
@@ -222,9 +227,10 @@ class SQLAlchemyBackend(StepBackend):
         self, connection: Connection, cursor: int | None, now: int
     ) -> tuple[int, list[Told]]:
         commands = self.tables.commands
-        if cursor is None:
-            latest = connection.execute(select(func.max(commands.c.number))).scalar()
-            return latest or 0, []
+        latest = connection.execute(select(func.max(commands.c.number))).scalar() or 0
+        if cursor is None or cursor >= latest:
+            # A store that went back to an older snapshot numbers its commands from there.
+            return latest, []
         found = connection.execute(
             select(commands).where(commands.c.number > cursor).order_by(commands.c.number)
         ).all()
@@ -236,7 +242,7 @@ class SQLAlchemyBackend(StepBackend):
             )
             for row in found
         ]
-        return (told[-1].number if told else cursor), told
+        return told[-1].number, told
 
     def end_worker(self, worker: str, *, after: float) -> None:
         workers = self.tables.workers
@@ -393,9 +399,8 @@ class SQLAlchemyBackend(StepBackend):
             self._transact(lambda connection: connection.execute(mark, lost))
 
     def count(self, channel: str) -> Reading:
-        changes = self.settle(channel).changes if self._has_due(channel) else []
-        if changes:
-            return Reading(None, changes)
+        if self._has_due(channel):
+            return Reading(None, self.settle(channel).changes)
         channels = self.tables.channels
         columns = [channels.c[name] for name in ("epoch", "revision", "count", "anonymous")]
         query = select(*columns).where(channels.c.name == channel)
@@ -426,7 +431,7 @@ class SQLAlchemyBackend(StepBackend):
         return self._read(
             lambda connection: {
                 name: count
-                for name, count in connection.execute(query).tuples()
+                for name, count in connection.execute(query)
                 # LIKE folds case on some databases.
                 if prefix is None or name.startswith(f"/{prefix}/")
             }

@@ -104,7 +104,9 @@ class SQLStep:
 
     def due_rows(self, name: str, limit: int) -> list[Row]:
         members = self._tables.members
-        over = self._backend.workers_over(self._leases, self.now)
+        over = [
+            worker for worker, lease in self._leases.items() if lease.is_over(self.now, spared=True)
+        ]
         due = or_(members.c.deadline <= self.now, members.c.worker.in_(over))
         return list(self._select_rows(name, due, limit=limit).values())
 
