@@ -31,9 +31,7 @@ def change(
         "count": revision,
         "anonymous": 0,
     }
-    return Change(
-        kind=kind, revision=revision, user_id=user_id, epoch=epoch, **(fixed | values)
-    )
+    return Change(kind=kind, revision=revision, user_id=user_id, epoch=epoch, **(fixed | values))
 
 
 class Transport:
@@ -641,9 +639,7 @@ def test_a_transport_that_fails_once_does_not_end_the_sending(
     runner.join(PATIENCE)
 
 
-def test_a_burst_of_joins_sends_each_subscriber_a_handful_of_diffs(
-    serve: Any, dial: Any
-) -> None:
+def test_a_burst_of_joins_sends_each_subscriber_a_handful_of_diffs(serve: Any, dial: Any) -> None:
     port, app, presence = serve(PRESENCE_BATCH_WINDOW=0.3)
     wire = dial(port)
     wire.call("subscribe", {"channel": ROOM})

@@ -188,7 +188,12 @@ def test_entering_again_with_another_meta_is_an_update(presence: Presence) -> No
     change = channel.enter("7", client_id="a", meta={"n": 2})
 
     assert change is not None
-    assert (change.kind, change.meta, change.revision, change.reason) == ("updated", {"n": 2}, 2, None)
+    assert (change.kind, change.meta, change.revision, change.reason) == (
+        "updated",
+        {"n": 2},
+        2,
+        None,
+    )
 
 
 def test_entering_again_with_another_info_is_an_update(presence: Presence) -> None:
@@ -675,9 +680,7 @@ def test_pruning_ends_more_than_one_slice(presence: Presence, clock: Clock) -> N
     assert [change.revision for change in changes] == list(range(1201, 2401))
 
 
-def test_channels_that_have_long_been_empty_are_forgotten(
-    presence: Presence, clock: Clock
-) -> None:
+def test_channels_that_have_long_been_empty_are_forgotten(presence: Presence, clock: Clock) -> None:
     for name in ("/room/1", "/room/2"):
         presence.channel(name).enter("7", client_id="a")
     presence.channel("/room/1").leave(client_id="a")

@@ -240,9 +240,7 @@ def test_a_run_that_goes_well_fills_no_log(
     assert [record for record in caplog.records if record.name.startswith("apscheduler.exec")] == []
 
 
-def test_a_due_member_is_ended_in_a_running_app_and_the_diff_is_sent(
-    serve: Any, dial: Any
-) -> None:
+def test_a_due_member_is_ended_in_a_running_app_and_the_diff_is_sent(serve: Any, dial: Any) -> None:
     port, app, presence = serve(
         PRESENCE_TIMEOUT=0.5, PRESENCE_HEARTBEAT_INTERVAL=0.2, PRESENCE_PRUNE_INTERVAL=0.1
     )
@@ -263,9 +261,7 @@ def test_a_due_member_is_ended_in_a_running_app_and_the_diff_is_sent(
     assert reasons == [("7", "timeout")]
 
 
-def test_a_given_scheduler_ends_a_due_member(
-    scheduler: BackgroundScheduler, tmp_path: Any
-) -> None:
+def test_a_given_scheduler_ends_a_due_member(scheduler: BackgroundScheduler, tmp_path: Any) -> None:
     moment = [1000.0]
     app, presence = app_with(
         scheduler,

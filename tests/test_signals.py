@@ -177,9 +177,7 @@ def test_clearing_vacates_once(presence: Presence, heard: Heard) -> None:
     assert names(heard).count("channel_vacated") == 1
 
 
-def test_changes_are_told_in_the_order_of_their_revisions(
-    presence: Presence, heard: Heard
-) -> None:
+def test_changes_are_told_in_the_order_of_their_revisions(presence: Presence, heard: Heard) -> None:
     channel = presence.channel("/room/1")
     for user in ("7", "8"):
         channel.enter(user, client_id=user)
@@ -315,9 +313,7 @@ def test_a_receiver_runs_outside_any_lock(app: Flask, presence: Presence) -> Non
     assert finished == [True]
 
 
-def test_a_receiver_of_one_app_hears_nothing_of_another(
-    make_app: MakeApp, heard: Heard
-) -> None:
+def test_a_receiver_of_one_app_hears_nothing_of_another(make_app: MakeApp, heard: Heard) -> None:
     other, presence = make_app()
 
     with other.app_context():
@@ -326,9 +322,7 @@ def test_a_receiver_of_one_app_hears_nothing_of_another(
     assert heard == []
 
 
-def test_a_connected_client_s_changes_are_told_by_its_process_alone(
-    serve: Any, dial: Any
-) -> None:
+def test_a_connected_client_s_changes_are_told_by_its_process_alone(serve: Any, dial: Any) -> None:
     store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3"}
     (port, here, _), (_, there, _) = serve(**store), serve(**store)
     told: list[tuple[Any, str]] = []

@@ -472,8 +472,19 @@ def test_one_who_is_in_without_subscribing_gets_no_diff(connect: Connect) -> Non
 def test_an_unknown_event_is_a_bad_request(connect: Connect) -> None:
     wire = connect("ada")
 
-    for event in ("join", "hello", "diff", "message", "__class__", "", "*"):
+    for event in ("join", "hello", "diff", "message", "__class__", ""):
         assert_refused(wire.call(event, {"channel": fresh()}), "bad_request")
+
+
+@pytest.mark.parametrize("args", [[], [None], [{}], ["SID"], ["SID", {"channel": "/room/1"}], [[]]])
+def test_an_event_named_like_the_sign_for_all_is_a_bad_request(
+    connect: Connect, args: list[Any]
+) -> None:
+    wire = connect("ada")
+
+    answer = wire.call("*", *[wire.sid if arg == "SID" else arg for arg in args])
+
+    assert_refused(answer, "bad_request")
 
 
 def test_further_arguments_and_unknown_keys_are_ignored(connect: Connect) -> None:
@@ -613,8 +624,8 @@ def filled(diff: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_changes_that_come_together_travel_together(connect: Connect) -> None:
-    watcher, wire, channel = connect(), connect("ada"), fresh()
+def test_changes_that_come_together_travel_together(stock: Server, dial: Connect) -> None:
+    watcher, wire, channel = dial(stock.port), dial(stock.port, "ada"), fresh()
     fold = Fold()
     fold.apply_state(subscribe(watcher, channel))
     ops = [["enter", {"channel": channel}]]
@@ -658,9 +669,13 @@ def test_a_user_keeps_the_place_while_any_client_stays(connect: Connect) -> None
     assert lost == ["bob", "ada"]
 
 
-def test_no_gap_lies_between_a_state_and_the_diffs_after_it(server: Server, dial: Connect) -> None:
-    channel, count = fresh("mixed"), 5
-    movers = [dial(server.port, f"user-{number % 4}") for number in range(count)]
+@pytest.mark.parametrize("kind", ["diffs at once", "diffs gather"])
+def test_no_gap_lies_between_a_state_and_the_diffs_after_it(
+    server: Server, stock: Server, dial: Connect, kind: str
+) -> None:
+    server = stock if kind == "diffs gather" else server
+    channel = fresh("mixed")
+    movers = [dial(server.port, f"user-{number % 4}") for number in range(5)]
     movers.append(dial(server.port))
     watchers = [dial(server.port) for _ in range(6)]
     together = threading.Barrier(len(movers) + len(watchers))
@@ -1102,6 +1117,19 @@ def test_each_op_of_a_batch_counts(tight: Server, dial: Connect) -> None:
     for result in results[8:]:
         assert_refused(result, "rate_limited")
     assert meta_of(read(dial(tight.port), channel), "ada") == {"n": 7}
+
+
+def test_nobody_uses_up_what_another_may_do(tight: Server, dial: Connect) -> None:
+    victim, rogue, channel = dial(tight.port, "ada"), dial(tight.port, "eve"), fresh()
+
+    for event in ("*", "leave", "connect", "disconnect"):
+        for _ in range(3):
+            rogue.emit(event, victim.sid, {"channel": channel})
+    rogue.call("heartbeat")
+    time.sleep(0.2)  # Of what is not acknowledged, nothing says when it is done.
+
+    for _ in range(8):
+        enter(victim, channel)
 
 
 @pytest.mark.parametrize("event", ["enter", "nonsense", "batch"])

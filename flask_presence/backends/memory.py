@@ -155,7 +155,7 @@ class MemoryBackend(StepBackend):
             self._cut_what_is_too_far_ahead()
             for worker in self._workers_over(spared=self.spares_leases):
                 if worker not in self._held:
-                    del self._leases[worker]
+                    self._leases.pop(worker)
             return sorted({key.channel for key in islice(self._due_keys(spared=self.spares_leases), limit)})
 
     def _due_keys(self, *, spared: bool) -> Iterator[Key]:
@@ -175,10 +175,9 @@ class MemoryBackend(StepBackend):
         return list(found)
 
     def _workers_over(self, *, spared: bool) -> list[str]:
-        now = self.now
-        return [
-            worker for worker, lease in self._leases.items() if lease.is_over(now, spared=spared)
-        ]
+        now, leases = self.now, self._leases
+        over = [worker for worker, lease in leases.items() if lease.is_over(now, spared=spared)]
+        return over + [worker for worker in self._held if worker not in leases]
 
     def _cut_what_is_too_far_ahead(self) -> None:
         now = self.now
