@@ -1,6 +1,7 @@
 """Presence for Flask: who is here, over Flask-SocketIO."""
 
 from .channels import ChannelConfig
+from .decorators import remove_presence, touch_presence
 from .errors import (
     AccessDenied,
     BackendUnavailable,
@@ -28,4 +29,6 @@ __all__ = [
     "PresenceError",
     "State",
     "User",
+    "remove_presence",
+    "touch_presence",
 ]

@@ -223,6 +223,14 @@ class Presence:
         """Drop the cached config of one channel, or of all, in every process."""
         _current().tracker.commands.forget_config(name)
 
+    def touch(self, client_id: str) -> None:
+        """A sign of life of a client, in every channel that it is in."""
+        _current().tracker.touch_client(client_id)
+
+    def leave_all(self, client_id: str) -> list[Change]:
+        """A client out of every channel that it is in."""
+        return _current().tracker.leave_all(client_id)
+
     def prune(self) -> list[Change]:
         """End all that is due."""
         return _current().tracker.prune()

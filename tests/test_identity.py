@@ -403,7 +403,7 @@ def test_who_is_not_logged_in_with_flask_login_is_anonymous(login: tuple[Flask, 
 def test_flask_login_s_user_of_the_session_is_the_user_of_the_connection(
     login: tuple[Flask, Presence],
 ) -> None:
-    app, presence = login
+    app, _ = login
     app.add_url_rule("/login", view_func=lambda: str(login_user(Account("7"))))
     browser = app.test_client()
     browser.get("/login")

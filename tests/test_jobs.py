@@ -111,7 +111,7 @@ def test_a_given_scheduler_is_not_stopped(scheduler: BackgroundScheduler, tmp_pa
 def test_a_given_scheduler_is_not_started_by_the_background_work(
     scheduler: BackgroundScheduler, tmp_path: Any
 ) -> None:
-    app, presence = app_with(scheduler, tmp_path)
+    app, _ = app_with(scheduler, tmp_path)
 
     app.extensions["presence"].tracker.start()
 
@@ -352,7 +352,7 @@ def test_a_scheduler_that_its_owner_has_not_started_is_left_alone(
 def test_the_background_work_looks_at_the_scheduler_with_each_renewal(
     make_app: MakeApp, monotonic: Monotonic
 ) -> None:
-    app, presence = make_app(PRESENCE_WORKER_TIMEOUT=0.3, PRESENCE_PRUNE_INTERVAL=600)
+    app, _ = make_app(PRESENCE_WORKER_TIMEOUT=0.3, PRESENCE_PRUNE_INTERVAL=600)
     pruned = threading.Event()
     state = app.extensions["presence"]
     state.tracker.prune = lambda: pruned.set() or []

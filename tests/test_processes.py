@@ -161,7 +161,7 @@ def test_a_frozen_process_leaves_no_ghost_and_puts_back_whom_it_hears(
         gone = watcher.wire.wait_for("diff", lambda diff: diff.get("left"))
         left |= {entry["id"] for entry in gone["left"]}
     frozen.send(signal.SIGCONT)
-    # Heard before the process noticed that it was frozen, it is put back; else told that it is lost.
+    # Heard before the process noticed that it was frozen, it is put back; else told so.
     for channel in wires["speaks"].call("heartbeat")["lost"]:
         assert wires["speaks"].call("enter", {"channel": channel})["ok"]
     eventually(lambda: watcher.catch_up() or len(watcher.folds["/room/1"].users) == 2)

@@ -132,7 +132,7 @@ def test_a_heartbeat_interval_that_is_not_below_the_timeout_is_an_error(
 
 
 def test_a_timeout_below_the_default_heartbeat_interval_is_an_error_that_names_both() -> None:
-    with pytest.raises(ValueError, match="PRESENCE_HEARTBEAT_INTERVAL.*PRESENCE_TIMEOUT"):
+    with pytest.raises(ValueError, match=r"PRESENCE_HEARTBEAT_INTERVAL.*PRESENCE_TIMEOUT"):
         Settings.read({"PRESENCE_TIMEOUT": 20})
 
 

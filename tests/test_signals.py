@@ -324,7 +324,7 @@ def test_a_receiver_of_one_app_hears_nothing_of_another(make_app: MakeApp, heard
 
 def test_a_connected_client_s_changes_are_told_by_its_process_alone(serve: Any, dial: Any) -> None:
     store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3"}
-    (port, here, _), (_, there, _) = serve(**store), serve(**store)
+    (port, here, _), _ = serve(**store), serve(**store)
     told: list[tuple[Any, str]] = []
 
     def receiver(sender: Any, channel: str, change: Any) -> None:

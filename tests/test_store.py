@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -440,7 +441,7 @@ def test_sqlalchemy_without_flask_sqlalchemy_says_which_line_is_missing(make: Ma
 
 
 def test_an_unknown_bind_is_an_error(make: Make) -> None:
-    with pytest.raises(ValueError, match="PRESENCE_BACKEND.*nowhere"):
+    with pytest.raises(ValueError, match=r"PRESENCE_BACKEND.*nowhere"):
         make(
             SQLAlchemy(),
             SQLALCHEMY_DATABASE_URI="sqlite:///app.sqlite3",
@@ -519,19 +520,15 @@ def test_a_value_that_makes_no_sense_is_an_error_that_names_the_key(make: Make, 
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(make: Make) -> None:
-    with pytest.raises(ValueError, match="memory, sqlalchemy"):
+    with pytest.raises(ValueError, match=r": memory\b"):
         make(PRESENCE_BACKEND="no_such_backend")
 
 
-def test_each_name_in_our_entry_point_group_is_a_store_or_an_error_that_names_the_key(
-    make: Make,
-) -> None:
-    try:
-        app, presence = make(PRESENCE_BACKEND="sqlalchemy")
-    except ValueError as error:
-        assert "PRESENCE_BACKEND" in str(error)
-    else:
-        assert enter(app, presence) is not None
+@pytest.mark.parametrize("name", sorted(entry_points(group="flask_presence.backends").names))
+def test_each_name_that_is_offered_can_be_used(make: Make, name: str) -> None:
+    app, presence = make(PRESENCE_BACKEND=name)
+
+    assert enter(app, presence) is not None
 
 
 def test_a_missing_driver_is_an_error_that_says_how_to_install_it(
@@ -539,7 +536,7 @@ def test_a_missing_driver_is_an_error_that_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pymysql", None)
 
-    with pytest.raises(RuntimeError, match="PRESENCE_BACKEND.*pip install pymysql"):
+    with pytest.raises(RuntimeError, match=r"PRESENCE_BACKEND.*pip install pymysql"):
         make(PRESENCE_BACKEND="mysql+pymysql://localhost/forum")
 
 

@@ -219,6 +219,10 @@ def test_no_socketio_client_is_loaded_where_the_page_has_it(make_app: MakeApp) -
 # Counts and users
 
 
+def names_in(page: Page) -> list[str]:
+    return [text for attrs, text in page.all("span") if attrs["class"] == "presence-name"]
+
+
 def test_a_count_shows_who_was_there_when_the_page_was_rendered(
     app: Flask, presence: Presence
 ) -> None:
@@ -259,12 +263,7 @@ def test_users_show_their_names_and_avatars(app: Flask, presence: Presence) -> N
 
     page = render(app, '{{ presence_users("/room/1") }}')
 
-    assert [
-        text.strip() for attrs, text in page.all("span") if attrs["class"] == "presence-name"
-    ] == [
-        "Ada L",
-        "8",
-    ]
+    assert names_in(page) == ["Ada L", "8"]
     assert [attrs["src"] for attrs, _ in page.all("img")] == ["/ada.png"]
     assert [attrs["href"] for attrs, _ in page.all("a")] == ["https://ada.example/?a=1&b=2"]
 
@@ -276,9 +275,8 @@ def test_at_most_max_users_are_shown_and_how_many_more_there_are(
 
     page = render(app, '{{ presence_users("/room/1", max=2) }}')
 
-    shown = [text for attrs, text in page.all("span") if attrs["class"] == "presence-name"]
     more = [text for attrs, text in page.all("span") if attrs["class"] == "presence-more"]
-    assert shown == ["7", "8"]
+    assert names_in(page) == ["7", "8"]
     assert more == ["+1"]
     assert page.one("presence-users")[0]["max"] == "2"
 
@@ -307,8 +305,7 @@ def test_hostile_names_ids_and_metas_are_escaped(app: Flask, presence: Presence,
         "span",
     }
     assert not any(name.startswith("on") for _, attrs, _ in page.elements for name in attrs)
-    names = [text for attrs, text in page.all("span") if attrs["class"] == "presence-name"]
-    assert names == [text, text + "2"]
+    assert names_in(page) == [text, text + "2"]
     assert page.one("img")[0]["src"] == "/" + text
 
 
@@ -316,11 +313,8 @@ def test_hostile_names_ids_and_metas_are_escaped(app: Flask, presence: Presence,
 def test_a_hostile_channel_name_is_escaped(app: Flask, presence: Presence, text: str) -> None:
     name = f"/mixed/{text.replace('/', '')}"
     with app.test_request_context():
-        page = Page(
-            render_template_string(
-                IMPORT + "{{ presence_users(n) }}{{ presence_count(n) }}", n=name
-            )
-        )
+        template = IMPORT + "{{ presence_users(n) }}{{ presence_count(n) }}"
+        page = Page(render_template_string(template, n=name))
 
     assert page.all("b") == []
     assert page.one("presence-users")[0]["channel"] == name
@@ -359,8 +353,7 @@ def test_a_name_that_is_no_text_is_replaced_by_the_id(
 
     page = render(app, '{{ presence_users("/room/1") }}')
 
-    shown = [text for attrs, text in page.all("span") if attrs["class"] == "presence-name"]
-    assert shown == ["user 7"]
+    assert names_in(page) == ["user 7"]
 
 
 def test_a_count_only_channel_shows_no_user(app: Flask, presence: Presence) -> None:

@@ -156,7 +156,8 @@ class MemoryBackend(StepBackend):
             for worker in self._workers_over(spared=self.spares_leases):
                 if worker not in self._held:
                     self._leases.pop(worker)
-            return sorted({key.channel for key in islice(self._due_keys(spared=self.spares_leases), limit)})
+            keys = islice(self._due_keys(spared=self.spares_leases), limit)
+            return sorted({key.channel for key in keys})
 
     def _due_keys(self, *, spared: bool) -> Iterator[Key]:
         yield from self._past_deadline()

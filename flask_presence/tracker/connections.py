@@ -136,7 +136,7 @@ class Connections:
             self._worker.release(client)
         return changes
 
-    def leave(self, client_id: str, channel: str) -> None:
+    def leave(self, client_id: str, channel: str) -> list[Change]:
         """Leave, and end the user's members there that only a deadline holds."""
         client = self._parts.clients.get(client_id)
         with client.lock:
@@ -154,6 +154,7 @@ class Connections:
             client.lost.discard(channel)
             self._parts.rooms.leave(client.id, channel)
         self._parts.announcer.announce(changes)
+        return changes
 
     def update(self, client_id: str, channel: str, meta: str) -> list[Change]:
         """Replace the meta that the client gave."""

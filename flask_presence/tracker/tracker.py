@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..backends.base import Backend
 from ..channels import ChannelConfig, Registry, can_enter
 from ..delivery import Announcer, Feed, Rooms
-from ..errors import AccessDenied
+from ..errors import AccessDenied, ChannelNotFound, ChannelUnavailable, InvalidChannelConfig
 from ..model import Change, Identity, Member
 from ..settings import Settings
 from .clients import Clients
@@ -144,6 +144,32 @@ class Tracker:
         self.connections.hear(client_id)
         timeout = self._timeout(self.registry.resolve(channel))
         return self.backend.touch(channel, client_id, timeout)
+
+    def touch_client(self, client_id: str) -> None:
+        """A sign of life of a client, in every channel that it is in."""
+        if self._parts.clients.find(client_id) is not None:
+            self.connections.hear(client_id)
+            return
+        for channel in self.backend.channels_of(client_id=client_id):
+            try:
+                self.touch(channel, client_id)
+            except (ChannelNotFound, ChannelUnavailable, InvalidChannelConfig):
+                self.backend.touch(channel, client_id, self._parts.settings.timeout)
+
+    def leave_all(self, client_id: str) -> list[Change]:
+        """Take a client out of every channel that it is in."""
+        client = self._parts.clients.find(client_id)
+        if client is not None:
+            return [
+                change
+                for channel in sorted(client.entered)
+                for change in self.connections.leave(client_id, channel)
+            ]
+        return [
+            change
+            for channel in self.backend.channels_of(client_id=client_id)
+            for change in self.commands.evict_client(channel, client_id)
+        ]
 
     def _timeout(self, config: ChannelConfig) -> float:
         return config.timeout or self._parts.settings.timeout
