@@ -13,9 +13,9 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import BaseScheduler
 
-from .errors import PresenceError
 from .settings import Settings
 from .tracker import Tracker
+from .tracker.parts import attempt
 
 log = logging.getLogger(__name__)
 
@@ -74,18 +74,21 @@ class Jobs:
         """Prune now where the scheduler missed its time: it goes by the wall clock, which may
         have stepped back."""
         late = time.monotonic() - self._pruned_at > 3 * self._interval + 5
-        if late and self._scheduler is not None and self._scheduler.running:
-            log.warning("The scheduler did not prune in time; it is woken")
-            self._pruned_at = time.monotonic()
-            for job_id in (PRUNE, PRUNE_CHANNELS):
+        if not late or self._scheduler is None or not self._scheduler.running:
+            return
+        log.warning("The scheduler did not prune in time; it is woken")
+        self._pruned_at = time.monotonic()
+        for job_id in (PRUNE, PRUNE_CHANNELS):
+            # A job that the scheduler's owner took out stays out.
+            if self._scheduler.get_job(job_id, ALIAS) is not None:
                 self._scheduler.modify_job(job_id, ALIAS, next_run_time=_now())
 
     def prune(self) -> None:
         self._pruned_at = time.monotonic()
-        _attempt(self._tracker.prune, "prune")
+        attempt(self._tracker.prune, "prune")
 
     def prune_channels(self) -> None:
-        _attempt(self._tracker.prune_channels, "forget empty channels")
+        attempt(self._tracker.prune_channels, "forget empty channels")
 
     def _add(
         self, scheduler: BaseScheduler, job_id: str, job: Callable[[], None], seconds: float
@@ -118,15 +121,6 @@ def _executor_for(scheduler: BaseScheduler) -> Any:
 
         return GeventExecutor()
     return ThreadPoolExecutor(1)
-
-
-def _attempt(work: Callable[[], object], what: str) -> None:
-    try:
-        work()
-    except PresenceError as error:
-        log.warning("Could not %s: %s", what, error)
-    except Exception:
-        log.exception("Could not %s", what)
 
 
 def _now() -> datetime:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Acknowledgement = dict[str, Any]
 
+GREETING_TRIES = 1000
+
 
 class SocketIOTransport:
     """Emits and runs background work through a Socket.IO server, by its public surface alone."""
@@ -50,13 +52,10 @@ class SocketIOTransport:
             self.emit_to(event, data, client_id)
         if not local:
             # With everyone here skipped, this reaches just the other processes.
-            self._emit(event, data, room, skip_sid=members)
+            _try(self._emit, event, data, room, skip_sid=members)
 
     def emit_to(self, event: str, data: Any, client_id: str) -> None:
-        try:
-            self._emit(event, data, client_id, ignore_queue=True)
-        except Exception as error:
-            log.debug("%s did not reach %s: %s", event, client_id, error)
+        _try(self._emit, event, data, client_id, ignore_queue=True)
 
     def _emit(self, event: str, data: Any, room: str, **options: Any) -> None:
         self._server.emit(event, data, room=room, namespace=self._namespace, **options)
@@ -69,16 +68,18 @@ class SocketIOTransport:
         return True
 
     def disconnect(self, client_id: str) -> None:
-        self._server.disconnect(client_id, namespace=self._namespace, ignore_queue=True)
+        _try(self._server.disconnect, client_id, namespace=self._namespace, ignore_queue=True)
 
     def join(self, client_id: str, room: str) -> None:
-        try:
-            self._server.enter_room(client_id, room, namespace=self._namespace)
-        except (KeyError, ValueError):
-            log.debug("%s disconnected before it could join %s", client_id, room)
+        self._move(self._server.enter_room, client_id, room)
 
     def leave(self, client_id: str, room: str) -> None:
-        self._server.leave_room(client_id, room, namespace=self._namespace)
+        self._move(self._server.leave_room, client_id, room)
+
+    def _move(self, move: Callable[..., object], client_id: str, room: str) -> None:
+        # Of a client that is gone, a message queue would tell all processes, and a room would stay.
+        if self._server.manager.is_connected(client_id, self._namespace):
+            _try(move, client_id, room, namespace=self._namespace)
 
     def spawn(self, target: Callable[[], None]) -> None:
         self._server.start_background_task(target)
@@ -88,6 +89,14 @@ class SocketIOTransport:
 
     def event(self) -> Any:
         return self._server.eio.create_event()
+
+
+def _try(work: Callable[..., object], *args: Any, **options: Any) -> None:
+    """Do what a socket that closes meanwhile may make fail: a change is a change all the same."""
+    try:
+        work(*args, **options)
+    except Exception as error:
+        log.debug("A presence message did not get through: %s", error)
 
 
 class RateLimiter:
@@ -159,6 +168,9 @@ class Sockets:
             return self._server.not_handled
         try:
             identity = self._identify(environ, auth)
+            if environ is not self._server.get_environ(sid, self._settings.namespace):
+                # It closed meanwhile, and nobody will say so again.
+                return False
             self._tracker.start()
             self._limit(sid)
             is_real = self._transport.is_connected(sid)
@@ -175,7 +187,9 @@ class Sockets:
 
     def _greet(self, sid: str, identity: Identity) -> None:
         # The connection is only accepted after its handler returned, and nothing says when.
-        while self._server.manager.is_pre_connected(sid, self._settings.namespace):
+        for _ in range(GREETING_TRIES):
+            if not self._server.manager.is_pre_connected(sid, self._settings.namespace):
+                break
             self._server.sleep(0.001)
         hello = {
             "client_id": sid,

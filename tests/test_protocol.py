@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import unicodedata
 from typing import Any
 
@@ -140,7 +141,9 @@ def is_fit_for_browsers(value: Any, depth: int = 1) -> bool:
     if isinstance(value, (dict, list)):
         children = [*value, *value.values()] if isinstance(value, dict) else value
         return depth <= 8 and all(is_fit_for_browsers(child, depth + 1) for child in children)
-    return not isinstance(value, (int, float)) or math.isfinite(float(value))
+    if isinstance(value, int):
+        return abs(value) <= sys.float_info.max
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @given(st.text() | any_json.map(lambda value: json.dumps(value, default=repr)))

@@ -59,7 +59,7 @@ class Rules:
         try:
             self._map.add(Rule(rule, endpoint=rule))
             self._map.update()
-        except (ValueError, LookupError) as error:
+        except (ValueError, LookupError, TypeError, SyntaxError) as error:
             raise ValueError(f"channel_config {rule!r} is no routing rule: {error}") from error
         self._rules[rule] = callback
         self._matcher = self._map.bind("presence")

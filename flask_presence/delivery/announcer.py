@@ -48,10 +48,11 @@ class Announcer:
             return
         with self._lock:
             self._pending.extend(changes)
-        if self._wake is None:
-            self.flush()
-        else:
-            self._wake.set()
+        wake = self._wake
+        try:
+            self.flush() if wake is None else wake.set()
+        except Exception:
+            log.exception("Presence diffs could not be sent")
         for change in changes:
             self._signal(change)
 

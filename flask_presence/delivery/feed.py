@@ -30,13 +30,15 @@ class _Watched:
     """What the store said one renewal ago."""
     newer: Position | None = None
     """What it said last."""
+    is_owed: bool = False
+    """Were its subscribers promised a state?"""
 
     def learn(self, position: Position) -> None:
         if position.epoch != self.known.epoch or position.revision > self.known.revision:
             self.known = position
 
     def send(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> None:
-        later = sorted([*self.later, *ranges])
+        later = _merged([*self.later, *ranges])
         if self.sent is None:
             self.later = later
             return
@@ -58,6 +60,16 @@ class _Watched:
         self.sent = position
         if position.epoch is not None:
             self.send(position.epoch, [])
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 class Feed:
@@ -96,6 +108,7 @@ class Feed:
         with self._lock:
             watched = self._watched.get(channel)
             if watched is not None:
+                watched.is_owed = False
                 watched.learn(position)
                 watched.replace(position)
 
@@ -106,6 +119,17 @@ class Feed:
             if watched is not None:
                 watched.learn(Position(epoch, ranges[-1][1]))
                 watched.send(epoch, ranges)
+
+    def owe(self, channel: str) -> None:
+        """All subscribers need a state."""
+        with self._lock:
+            if channel in self._watched:
+                self._watched[channel].is_owed = True
+
+    def owed(self) -> list[str]:
+        """Channels whose subscribers need a state."""
+        with self._lock:
+            return [name for name, watched in self._watched.items() if watched.is_owed]
 
     def known(self) -> dict[str, Position]:
         """The newest position known of each channel."""
@@ -134,8 +158,11 @@ class Feed:
                         verdict.rolled_back[name] = position.epoch
                     continue
                 watched.learn(position)
-                has_more = position.revision > watched.sent.revision and not diffs_arrive
-                if position.epoch != watched.sent.epoch or has_more:
+                if position.epoch != watched.sent.epoch:
+                    verdict.behind.append(name)
+                elif diffs_arrive:
+                    watched.replace(position)
+                elif position.revision > watched.sent.revision:
                     verdict.behind.append(name)
         return verdict
 

@@ -82,15 +82,18 @@ class Rooms:
         """Has the channel a subscriber in this process?"""
         return channel in self._audiences
 
-    def subscribe(self, client_id: str, channel: str, *, count_only: bool) -> bool:
-        """Let a client watch; were those who watch already moved, so that they need a state?"""
+    def subscribe(self, client_id: str, channel: str, *, count_only: bool) -> None:
+        """Let a client watch, where those who watch already are; it is the first: as told."""
         with self._lock:
             self._feed.watch(channel)
-            has_turned = self.turn(channel, count_only=count_only)
             audience = self._audiences.setdefault(channel, _Audience(count_only))
             audience.client_ids.add(client_id)
-            self._transport.join(client_id, _room(channel, count_only))
-            return has_turned
+            self._transport.join(client_id, _room(channel, audience.count_only))
+
+    def is_counted(self, channel: str) -> bool | None:
+        """Do those who watch see only the count? ``None`` where nobody watches."""
+        audience = self._audiences.get(channel)
+        return None if audience is None else audience.count_only
 
     def unsubscribe(self, client_id: str, channel: str) -> None:
         with self._lock:
@@ -110,8 +113,9 @@ class Rooms:
                 del self._audiences[channel]
                 self._feed.unwatch(channel)
 
-    def turn(self, channel: str, *, count_only: bool) -> bool:
-        """Move those who watch to the room that they belong in now; were they elsewhere?"""
+    def move_audience(self, channel: str, *, count_only: bool) -> bool:
+        """Move those who watch to the room that they belong in now, and owe them a state; were
+        they elsewhere?"""
         with self._lock:
             audience = self._audiences.get(channel)
             if audience is None or audience.count_only == count_only:
@@ -120,6 +124,7 @@ class Rooms:
                 self._transport.leave(client_id, _room(channel, audience.count_only))
                 self._transport.join(client_id, _room(channel, count_only))
             audience.count_only = count_only
+            self._feed.owe(channel)
             return True
 
     def enter(self, client_id: str, channel: str) -> None:
@@ -141,6 +146,7 @@ class Rooms:
     def push_state(self, state: State) -> None:
         """Send a state to all subscribers in this process."""
         forms = state_forms(state)
+        # Noted first: if it turns again meanwhile, it is owed again.
         self._feed.note_pushed(state.channel, state.position)
         self._transport.emit("state", forms.full, full_room(state.channel), local=True)
         self._transport.emit("state", forms.counted, counted_room(state.channel), local=True)

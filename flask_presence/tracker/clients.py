@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from ..errors import PresenceError
+from ..errors import BackendUnavailable
 from ..model import Identity, Member
 
 
@@ -32,14 +32,16 @@ class Client:
 
     id: str
     identity: Identity
+    since: float
+    """When it connected, on this process's clock."""
     heard: float
     """When a packet arrived last."""
     is_real: bool = True
     """Has it a socket that can be asked whether it is alive? Test clients have none."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     entered: dict[str, Entry] = field(default_factory=dict)
-    uncertain: set[str] = field(default_factory=set)
-    """Channels where the store may hold it, though nobody knows."""
+    uncertain: dict[str, float] = field(default_factory=dict)
+    """Channels where the store may hold it, though nobody knows, and since when."""
     subscribed: dict[str, float] = field(default_factory=dict)
     """Since when it watches each channel."""
     lost: set[str] = field(default_factory=set)
@@ -82,7 +84,7 @@ class Clients:
         """The client, or an error where its connection is closed."""
         client = self._clients.get(client_id)
         if client is None:
-            raise PresenceError("The connection is closed.")
+            raise BackendUnavailable("The connection is closed.")
         return client
 
     def all(self) -> list[Client]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..channels import ChannelConfig, can_enter
-from ..delivery.wire import Form, state_form
+from ..delivery.wire import Form
 from ..errors import (
     ChannelFull,
+    ChannelNotFound,
     LoginRequired,
     NotPresent,
     PresenceError,
@@ -18,9 +20,9 @@ from ..errors import (
 from ..model import Change, Identity, Position
 from .clients import Client, Entry
 from .commands import Commands
-from .parts import Parts
+from .holdings import Holdings
+from .parts import Parts, new_epoch
 from .states import States
-from .worker import Worker, new_epoch
 
 T = TypeVar("T")
 
@@ -31,16 +33,18 @@ HEARTBEAT_SECONDS = 1.0
 class Connections:
     """The operations of this process's own clients, whose members its worker holds."""
 
-    def __init__(self, parts: Parts, worker: Worker, states: States, commands: Commands) -> None:
+    def __init__(
+        self, parts: Parts, holdings: Holdings, states: States, commands: Commands
+    ) -> None:
         self._parts = parts
-        self._worker = worker
+        self._holdings = holdings
         self._states = states
         self._commands = commands
 
     def connect(self, client_id: str, identity: Identity, *, is_real: bool = True) -> None:
         """A client is there; it is in no channel yet."""
-        client = Client(client_id, identity, heard=self._parts.clock(), is_real=is_real)
-        self._parts.clients.add(client)
+        now = self._parts.clock()
+        self._parts.clients.add(Client(client_id, identity, since=now, heard=now, is_real=is_real))
 
     def disconnect(self, client_id: str, *, dropped: bool) -> None:
         """A client is gone. Does no I/O, because many may go one after another."""
@@ -49,7 +53,7 @@ class Connections:
             return
         client.dropped = dropped or client.renewing
         client.closed = True
-        self._worker.release(client)
+        self._holdings.release(client)
 
     def hear(self, client_id: str) -> None:
         """A packet of the client arrived."""
@@ -86,12 +90,12 @@ class Connections:
         """Enter a client that may."""
 
         def attempt() -> list[Change]:
-            worker = self._worker.lease()
+            worker = self._holdings.lease.hold()
             try:
                 return self._enter(client, channel, meta, config, worker)
             except WorkerGone:
-                self._worker.replace(worker)
-                return self._enter(client, channel, meta, config, self._worker.lease())
+                self._holdings.lease.replace(worker)
+                return self._enter(client, channel, meta, config, self._holdings.lease.hold())
 
         changes = self.unless_full(channel, attempt)
         self._parts.announcer.announce(changes)
@@ -112,11 +116,11 @@ class Connections:
         self, client: Client, channel: str, meta: str | None, config: ChannelConfig, worker: str
     ) -> list[Change]:
         settings = self._parts.settings
-        with client.lock:
+        with self._holdings.writing(client):
             entry, since = client.entered.get(channel), self._parts.clock()
             if entry is None and len(client.entered) >= settings.max_channels_per_client:
                 raise TooManyChannels(f"A client may be in {len(client.entered)} channels.")
-            client.uncertain.add(channel)
+            client.uncertain[channel] = since
             try:
                 changes = self._parts.backend.enter(
                     client.member(channel, meta),
@@ -125,21 +129,20 @@ class Connections:
                     max_users=config.max_users,
                 )
             except (ChannelFull, WorkerGone):
-                client.uncertain.discard(channel)
+                client.uncertain.pop(channel, None)
                 raise
             kept = entry.meta if entry is not None and meta is None else meta
             client.entered[channel] = Entry(kept, since, config.timeout or settings.timeout)
-            client.uncertain.discard(channel)
+            client.uncertain.pop(channel, None)
             client.lost.discard(channel)
             self._parts.rooms.enter(client.id, channel)
-        if client.closed:
-            self._worker.release(client)
+            self._holdings.look_again(client, worker)
         return changes
 
     def leave(self, client_id: str, channel: str) -> list[Change]:
         """Leave, and end the user's members there that only a deadline holds."""
         client = self._parts.clients.get(client_id)
-        with client.lock:
+        with self._holdings.writing(client):
             # Forgotten first: whoever puts clients back looks here after writing.
             entry = client.entered.pop(channel, None)
             try:
@@ -150,7 +153,7 @@ class Connections:
                 if entry is not None:
                     client.entered[channel] = entry
                 raise
-            client.uncertain.discard(channel)
+            client.uncertain.pop(channel, None)
             client.lost.discard(channel)
             self._parts.rooms.leave(client.id, channel)
         self._parts.announcer.announce(changes)
@@ -185,33 +188,27 @@ class Connections:
         """
         client = self._parts.clients.get(client_id)
         config = self._states.viewable(channel, client.identity)
-        is_new, has_turned = self._join(client, channel, config)
+        is_new = self._join(client, channel, config)
         try:
-            if has_turned:
-                self._states.push(channel)
-            state = self._states.state(channel)
+            self._states.move_audience(channel)
+            form = self._states.form_for_audience(channel, config)
         except PresenceError:
             if is_new:
                 self._unsubscribe(client, channel)
             raise
         if client.closed:
             self._parts.rooms.forget(client.id, channel)
-        self._parts.feed.note_read(channel, state.position)
-        if position == state.position:
-            return None
-        return state_form(state, count_only=config.count_only)
+        return None if position == (form["epoch"], form["revision"]) else form
 
-    def _join(self, client: Client, channel: str, config: ChannelConfig) -> tuple[bool, bool]:
+    def _join(self, client: Client, channel: str, config: ChannelConfig) -> bool:
         limit = self._parts.settings.max_channels_per_client
         with client.lock:
             is_new = channel not in client.subscribed
             if is_new and len(client.subscribed) >= limit:
                 raise TooManyChannels(f"A client may watch {limit} channels.")
             client.subscribed[channel] = self._parts.clock()
-            has_turned = self._parts.rooms.subscribe(
-                client.id, channel, count_only=config.count_only
-            )
-        return is_new, has_turned
+            self._parts.rooms.subscribe(client.id, channel, count_only=config.count_only)
+        return is_new
 
     def unsubscribe(self, client_id: str, channel: str) -> None:
         """Watch a channel no longer."""
@@ -224,4 +221,9 @@ class Connections:
 
     def states(self, client_id: str, channels: tuple[str, ...]) -> dict[str, Any]:
         """The wire form of each channel that the client may view, else ``None``."""
-        return self._states.forms(channels, self._parts.clients.get(client_id).identity)
+        client = self._parts.clients.get(client_id)
+        for channel in client.subscribed.keys() & set(channels):
+            # Whoever is told of the new form is in its room by then.
+            with suppress(ChannelNotFound):
+                self._states.move_audience(channel)
+        return self._states.forms(channels, client.identity)

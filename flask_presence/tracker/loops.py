@@ -1,26 +1,25 @@
-"""The background work of a process: renewing, releasing, and sending diffs."""
+"""The background work of a process: renewing, healing, releasing, and sending diffs."""
 
 from __future__ import annotations
 
-import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import PresenceError
 from .commands import Commands
 from .connections import Connections
-from .parts import Parts, Runtime
+from .holdings import Holdings, Reading
+from .lease import Renewed
+from .parts import Parts, Runtime, attempt, new_epoch
 from .states import States
-from .worker import Worker, new_epoch
-
-log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 
 
 class Loops:
-    """Started once in a process.
+    """Started once in a process. What the app's code may slow down does not run where the lease
+    is renewed.
 
     :param on_tick: called with each renewal, also where that failed.
     """
@@ -29,7 +28,7 @@ class Loops:
         self,
         parts: Parts,
         runtime: Runtime,
-        worker: Worker,
+        holdings: Holdings,
         states: States,
         commands: Commands,
         connections: Connections,
@@ -38,13 +37,15 @@ class Loops:
     ) -> None:
         self._parts = parts
         self._runtime = runtime
-        self._worker = worker
+        self._holdings = holdings
         self._states = states
         self._commands = commands
         self._connections = connections
         self._on_tick = on_tick
         self._lock = threading.Lock()
         self._stopped: Any = None
+        self._renewed: deque[Renewed] = deque()
+        self._reading: Reading | None = None
 
     def start(self) -> bool:
         """Start, unless that was done; was it done by this call?"""
@@ -52,11 +53,14 @@ class Loops:
             if self._stopped is not None:
                 return False
             self._stopped = self._runtime.event()
-        released = self._runtime.event()
-        self._worker.wake = released.set
+        self._ill = self._runtime.event()
+        self._released = self._runtime.event()
+        self._holdings.wake = self._released.set
+        self._states.on_owed = self._ill.set
         self._parts.announcer.begin(self._runtime.event())
         self._runtime.spawn(self._renew_for_ever)
-        self._runtime.spawn(lambda: self._release_for_ever(released))
+        self._runtime.spawn(self._heal_for_ever)
+        self._runtime.spawn(self._release_for_ever)
         self._runtime.spawn(lambda: self._parts.announcer.run(self._runtime.sleep))
         return True
 
@@ -64,53 +68,61 @@ class Loops:
         """Let the loops end."""
         if self._stopped is not None:
             self._stopped.set()
-            self._worker.wake()
+            self._ill.set()
+            self._released.set()
             self._parts.announcer.end()
 
     def _renew_for_ever(self) -> None:
         interval = self._parts.settings.renewal_interval
-        while not self._stopped.is_set() and not self._worker.drained:
-            went_well = self._attempt(self.tick, "renew the lease of this presence worker")
+        while not self._stopped.is_set() and not self._holdings.lease.drained:
+            went_well = attempt(self.renew, "renew the lease of this presence worker")
             for callback in self._on_tick:
-                callback()
+                attempt(callback, "look after the scheduled work")
             self._stopped.wait(interval if went_well else min(interval, RETRY_SECONDS))
 
-    def _release_for_ever(self, released: Any) -> None:
+    def _heal_for_ever(self) -> None:
         while not self._stopped.is_set():
-            released.wait()
-            released.clear()
-            while not self._attempt(self._worker.work_off_releases, "give up closed connections"):
+            self._ill.wait()
+            self._ill.clear()
+            attempt(self.heal, "heal the presence of this worker")
+
+    def _release_for_ever(self) -> None:
+        while not self._stopped.is_set():
+            self._released.wait()
+            self._released.clear()
+            while not attempt(self._holdings.write_releases, "give up closed connections"):
                 if self._stopped.wait(RETRY_SECONDS):
                     return
 
-    def _attempt(self, work: Callable[[], object], what: str) -> bool:
-        try:
-            work()
-        except PresenceError as error:
-            log.warning("Could not %s: %s", what, error)
-            return False
-        except Exception:
-            log.exception("Could not %s", what)
-            return False
-        return True
+    def renew(self) -> None:
+        """Renew the lease, and hand on what that brought."""
+        self._renewed.append(self._holdings.lease.renew())
+        self._ill.set()
 
-    def tick(self) -> None:
-        """Renew, obey what other processes told, and put right what is not."""
-        worker, holdings = self._worker, None
-        if worker.is_reconcile_due():
-            for client in worker.gone_clients():
+    def heal(self) -> None:
+        """Obey what other processes told, and put right what is not."""
+        while self._renewed:
+            self._take(self._renewed.popleft())
+        self._holdings.put_back()
+        self._holdings.end_silence()
+        for channel in self._parts.feed.owed():
+            self._states.push(channel)
+        if self._reading is None and self._holdings.is_reconcile_due():
+            for client in self._holdings.closed_unnoticed():
                 self._connections.disconnect(client.id, dropped=True)
-            holdings = worker.read_holdings()
-        renewal, known, answered = worker.renew()
-        self._commands.obey(renewal.commands, answered)
-        if holdings is not None:
-            worker.reconcile(*holdings)
-        worker.put_back()
-        worker.end_silence()
+            self._reading = self._holdings.read()
+
+    def _take(self, renewed: Renewed) -> None:
+        renewal, known, asked, answered = renewed
+        for told in renewal.commands:
+            self._commands.obey(told, answered)
+        if self._reading is not None and asked >= self._reading.at:
+            reading, self._reading = self._reading, None
+            attempt(lambda: self._holdings.reconcile(reading), "reconcile with the store")
         verdict = self._parts.feed.compare(
             known, renewal.positions, diffs_arrive=self._parts.rooms.crosses_processes
         )
+        for channel in [*verdict.rolled_back, *verdict.behind]:
+            self._parts.feed.owe(channel)
         for channel, epoch in verdict.rolled_back.items():
             self._parts.backend.reset_epoch(channel, epoch, new_epoch())
-        for channel in [*verdict.rolled_back, *verdict.behind]:
-            self._states.push(channel)

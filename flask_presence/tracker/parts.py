@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,8 +11,29 @@ from typing import Any, Protocol
 from ..backends.base import Backend
 from ..channels import Registry
 from ..delivery import Announcer, Feed, Rooms
+from ..errors import PresenceError
 from ..settings import Settings
 from .clients import Clients
+
+log = logging.getLogger(__name__)
+
+
+def new_epoch() -> str:
+    """A random tag for the life of a channel's change counter."""
+    return secrets.token_urlsafe(9)
+
+
+def attempt(work: Callable[[], object], what: str) -> bool:
+    """Do what must not end whoever does it; did it go well?"""
+    try:
+        work()
+    except PresenceError as error:
+        log.warning("Could not %s: %s", what, error)
+        return False
+    except Exception:
+        log.exception("Could not %s", what)
+        return False
+    return True
 
 
 class Runtime(Protocol):

@@ -22,7 +22,7 @@ class _Line(Generic[T]):
 class SharedReads(Generic[T]):
     """Each answer comes from a read that began after it was asked for.
 
-    :param read: reads one thing by its name.
+    :param read: reads one thing by its name. It must ask nothing of the same reads.
     """
 
     def __init__(self, read: Callable[[str], T]) -> None:
@@ -30,7 +30,8 @@ class SharedReads(Generic[T]):
         self._lock = threading.Lock()
         self._lines: dict[str, _Line[T]] = {}
 
-    def get(self, name: str) -> T:
+    def get(self, name: str) -> tuple[T, bool]:
+        """The answer, and whether it was this call that read it."""
         with self._lock:
             line = self._lines.setdefault(name, _Line())
             line.waiting += 1
@@ -40,7 +41,7 @@ class SharedReads(Generic[T]):
         try:
             if leads:
                 self._lead(name, line, future)
-            return future.result()
+            return future.result(), leads
         finally:
             with self._lock:
                 line.waiting -= 1
@@ -48,10 +49,13 @@ class SharedReads(Generic[T]):
                     del self._lines[name]
 
     def _lead(self, name: str, line: _Line[T], future: Future[T]) -> None:
-        with line.reading:
-            with self._lock:
-                line.next = None
-            try:
+        try:
+            with line.reading:
+                with self._lock:
+                    line.next = None
                 future.set_result(self._read(name))
-            except BaseException as error:
-                future.set_exception(error)
+        except BaseException as error:
+            with self._lock:
+                if line.next is future:
+                    line.next = None
+            future.set_exception(error)

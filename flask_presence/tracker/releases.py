@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 
 from ..backends.base import SLICE, Backend, Key
 from ..model import Change
@@ -40,22 +40,26 @@ class Releases:
                 key in keys for keys in self._dropped.values()
             )
 
-    def work_off(self, announce: Callable[[list[Change]], None]) -> None:
+    def write(self) -> Iterator[tuple[list[Change], str, list[str]]]:
         """Write all of it; what the store did not take stays queued.
 
+        Two may write at once: then some of it is written twice, which changes nothing.
+
+        :returns: for each step that clients left by, its changes, the channel and the client ids.
         :raises BackendUnavailable: the store did not take everything.
         """
         for worker in list(self._dropped):
             with self._lock:
-                keys = frozenset(self._dropped[worker])
+                keys = set(self._dropped.get(worker, ()))
             self._backend.release(worker, keys, after=self._grace)
             with self._lock:
                 _take(self._dropped, worker, keys)
         for channel in list(self._leaving):
             while client_ids := self._next_leaving(channel):
-                announce(self._backend.leave(channel, client_ids))
+                changes = self._backend.leave(channel, client_ids)
                 with self._lock:
                     _take(self._leaving, channel, client_ids)
+                yield changes, channel, client_ids
 
     def _next_leaving(self, channel: str) -> list[str]:
         with self._lock:
@@ -65,7 +69,7 @@ class Releases:
 def _take(
     queue: dict[str, set[Key]] | dict[str, set[str]], name: str, done: Collection[str | Key]
 ) -> None:
-    remaining = queue[name]
+    remaining = queue.get(name, set())
     remaining.difference_update(done)
     if not remaining:
-        del queue[name]
+        queue.pop(name, None)

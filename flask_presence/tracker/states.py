@@ -18,21 +18,24 @@ class States:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._reads: SharedReads[State] = SharedReads(
-            lambda channel: self._settled(parts.backend.state, channel)
-        )
+        self.on_owed: Callable[[], object] = lambda: None
+        """Called when subscribers are owed a state."""
+        self._reads: SharedReads[Reading] = SharedReads(parts.backend.state)
 
     def state(self, channel: str) -> State:
         """The channel's state, from a read that began after this call."""
-        return self._reads.get(channel)
+        while True:
+            (state, changes), was_mine = self._reads.get(channel)
+            # Announced by whoever read it, with nothing held: a receiver may read again.
+            if was_mine:
+                self._parts.announcer.announce(changes)
+            if state is not None:
+                return state
 
     def count(self, channel: str) -> State:
         """Like `state`, without the users."""
-        return self._settled(self._parts.backend.count, channel)
-
-    def _settled(self, read: Callable[[str], Reading], channel: str) -> State:
         while True:
-            state, changes = read(channel)
+            state, changes = self._parts.backend.count(channel)
             self._parts.announcer.announce(changes)
             if state is not None:
                 return state
@@ -67,7 +70,25 @@ class States:
         """Send the state to everyone in this process who watches the channel."""
         self._parts.rooms.push_state(self.state(channel))
 
-    def turn(self, channel: str, config: ChannelConfig) -> None:
-        """Take along those who watch a channel that turned count-only or back."""
-        if self._parts.rooms.turn(channel, count_only=config.count_only):
-            self.push(channel)
+    def move_audience(self, channel: str) -> None:
+        """Take along those who watch a channel that turned count-only or back.
+
+        They are owed a state of the new form; whoever heals sends it.
+        """
+        registry = self._parts.registry
+        config = registry.resolve(channel)
+        while True:
+            if self._parts.rooms.move_audience(channel, count_only=config.count_only):
+                self.on_owed()
+            # A config that was read before everybody was told to forget it decides nothing.
+            latest = registry.resolve(channel)
+            if latest is config:
+                return
+            config = latest
+
+    def form_for_audience(self, channel: str, config: ChannelConfig) -> Form:
+        """The state in the form of the room that the channel's subscribers are in."""
+        state = self.state(channel)
+        self._parts.feed.note_read(channel, state.position)
+        count_only = self._parts.rooms.is_counted(channel)
+        return state_form(state, count_only=config.count_only if count_only is None else count_only)

@@ -14,10 +14,10 @@ from ..settings import Settings
 from .clients import Clients
 from .commands import Commands
 from .connections import Connections
+from .holdings import Holdings
 from .loops import Loops
-from .parts import Parts, Runtime
+from .parts import Parts, Runtime, new_epoch
 from .states import States
-from .worker import Worker, new_epoch
 
 
 class Tracker:
@@ -46,14 +46,14 @@ class Tracker:
 
     def _assemble(self) -> None:
         parts = self._parts
-        self.worker = Worker(parts)
+        self.holdings = Holdings(parts)
         self.states = States(parts)
-        self.commands = Commands(parts, self.worker, self.states)
-        self.connections = Connections(parts, self.worker, self.states, self.commands)
+        self.commands = Commands(parts, self.holdings, self.states)
+        self.connections = Connections(parts, self.holdings, self.states, self.commands)
         self.loops = Loops(
             parts,
             self._runtime,
-            self.worker,
+            self.holdings,
             self.states,
             self.commands,
             self.connections,
@@ -190,5 +190,5 @@ class Tracker:
 
     def drain(self) -> None:
         """This process stops: its members get a deadline, and later disconnects change nothing."""
-        self.worker.drain()
+        self.holdings.drain()
         self._parts.announcer.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
@@ -22,7 +22,6 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
-    or_,
     select,
     tuple_,
     update,
@@ -42,6 +41,9 @@ T = TypeVar("T")
 
 COMMANDS_KEPT = 600_000
 """Milliseconds for which a command stays readable."""
+
+SLOW_SECONDS = 0.5
+"""Waiting this long for the database means that others could not write either."""
 
 MAX_ATTEMPTS = 8
 """How often a step is run when the database answers with a deadlock."""
@@ -228,9 +230,11 @@ class SQLAlchemyBackend(StepBackend):
     ) -> tuple[int, list[Told]]:
         commands = self.tables.commands
         latest = connection.execute(select(func.max(commands.c.number))).scalar() or 0
-        if cursor is None or cursor >= latest:
-            # A store that went back to an older snapshot numbers its commands from there.
+        if cursor is None or cursor == latest:
             return latest, []
+        if cursor > latest:
+            # The store lost data and numbers from the start: what is there may all be new.
+            cursor = 0
         found = connection.execute(
             select(commands).where(commands.c.number > cursor).order_by(commands.c.number)
         ).all()
@@ -242,7 +246,7 @@ class SQLAlchemyBackend(StepBackend):
             )
             for row in found
         ]
-        return told[-1].number, told
+        return latest, told
 
     def end_worker(self, worker: str, *, after: float) -> None:
         workers = self.tables.workers
@@ -259,8 +263,11 @@ class SQLAlchemyBackend(StepBackend):
 
     def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
         members = self.tables.members
+        channels = self.tables.channels
         query = (
+            # A member whose channel the store lost is lost with it.
             select(members.c.channel, members.c.client_id)
+            .join(channels, channels.c.name == members.c.channel)
             .where(members.c.worker == worker)
             .order_by(members.c.channel, members.c.client_id)
             .limit(limit)
@@ -293,7 +300,13 @@ class SQLAlchemyBackend(StepBackend):
         if not expired:
             return
 
+        began = time.monotonic()
+
         def work(connection: Connection) -> None:
+            if time.monotonic() - began > SLOW_SECONDS:
+                # The store was away, though reading did not show it: others may renew first.
+                self.note_failure()
+                return
             connection.execute(
                 update(workers)
                 .where(
@@ -408,16 +421,26 @@ class SQLAlchemyBackend(StepBackend):
         return Reading(State(channel, *found) if found else State(channel), [])
 
     def _has_due(self, channel: str) -> bool:
-        members = self.tables.members
-
         def work(connection: Connection) -> bool:
             now = self.now(connection)
             over = self.workers_over(self.leases(connection), now)
-            due = or_(members.c.deadline <= now, members.c.worker.in_(over))
-            query = select(members.c.client_id).where(members.c.channel == channel, due).limit(1)
-            return connection.execute(query).first() is not None
+            queries = self.due_conditions(channel, over, now)
+            place = self.tables.members.c.place
+            return any(
+                connection.execute(select(place).where(*conditions).limit(1)).first()
+                for conditions in queries
+            )
 
         return self._read(work)
+
+    def due_conditions(self, channel: str, over: Iterable[str], now: int) -> list[list[Any]]:
+        """What is due in a channel: one condition for each index, as no index serves them all."""
+        members = self.tables.members.c
+        here = members.channel == channel
+        return [
+            [here, members.deadline <= now],
+            *([here, members.worker == worker] for worker in over),
+        ]
 
     def channels(self, prefix: str | None = None) -> dict[str, int]:
         channels = self.tables.channels

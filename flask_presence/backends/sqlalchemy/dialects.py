@@ -12,8 +12,6 @@ from sqlalchemy import Engine, Select, Table, event, exc
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from ...errors import BackendUnavailable
-
 BUSY_SECONDS = 2.0
 """How long a step waits for another one's lock before it gives up."""
 
@@ -46,7 +44,7 @@ class Dialect:
             yield connection
 
     def upsert(self, table: Table, key: str) -> Any:
-        """An insert that locks the row where there is one."""
+        """An insert that changes nothing where there is the row, and locks it if rows can be."""
         insert = postgresql.insert(table)
         return insert.on_conflict_do_update(
             index_elements=[key], set_={key: getattr(insert.excluded, key)}
@@ -78,8 +76,8 @@ class MySQLDialect(Dialect):
 
 
 class SQLiteDialect(Dialect):
-    """One writer at a time: in this process by a lock, which is fair and does not poll, and among
-    processes by ``BEGIN IMMEDIATE``."""
+    """One writer at a time: in this process by a lock, which does not poll, and among processes by
+    ``BEGIN IMMEDIATE``."""
 
     clock = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"
     locks_by_upsert = False
@@ -118,7 +116,7 @@ class SQLiteDialect(Dialect):
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
         if not self._writer.acquire(timeout=BUSY_SECONDS):
-            raise BackendUnavailable("The database is busy.")
+            raise exc.TimeoutError("The database is busy.")
         try:
             connection = engine.execution_options(presence_writes=True).connect()
             with connection, connection.begin():

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Connection
 
 from ..base import chunks
@@ -85,30 +85,29 @@ class SQLStep:
         found: dict[str, Row] = {}
         for column, wanted in ((members.c.user_id, users), (members.c.client_id, clients)):
             for some in chunks(wanted):
-                found.update(self._select_rows(name, column.in_(some)))
+                found.update(self._select_rows(members.c.channel == name, column.in_(some)))
         return list(found.values())
 
-    def _select_rows(self, name: str, *conditions: Any, limit: int | None = None) -> dict[str, Row]:
+    def _select_rows(self, *conditions: Any, limit: int | None = None) -> dict[str, Row]:
         members = self._tables.members
-        query = (
-            select(*[members.c[column] for column in ROW_COLUMNS])
-            .where(members.c.channel == name, *conditions)
-            .limit(limit)
-        )
-        if limit is not None:
-            query = query.order_by(members.c.place, members.c.client_id)
+        columns = [members.c[column] for column in ROW_COLUMNS]
+        query = select(*columns).where(*conditions).limit(limit)
         return {row.client_id: Row(*row) for row in self._connection.execute(query)}
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
-        return list(self._select_rows(name, limit=limit).values())
+        here = self._tables.members.c.channel == name
+        return list(self._select_rows(here, limit=limit).values())
 
     def due_rows(self, name: str, limit: int) -> list[Row]:
-        members = self._tables.members
         over = [
             worker for worker, lease in self._leases.items() if lease.is_over(self.now, spared=True)
         ]
-        due = or_(members.c.deadline <= self.now, members.c.worker.in_(over))
-        return list(self._select_rows(name, due, limit=limit).values())
+        found: dict[str, Row] = {}
+        for conditions in self._backend.due_conditions(name, over, self.now):
+            found.update(self._select_rows(*conditions, limit=limit - len(found)))
+            if len(found) >= limit:
+                break
+        return list(found.values())
 
     def insert_row(self, name: str, row: Row) -> None:
         values = dict(zip(ROW_COLUMNS, row, strict=True))

@@ -55,6 +55,7 @@ class Tables:
             Column("held_at", BigInteger, index=True),
             Index(f"ix_{prefix}_members_user", "user_id", "channel"),
             Index(f"ix_{prefix}_members_client", "client_id"),
+            Index(f"ix_{prefix}_members_channel", "channel", "deadline"),
             Index(f"ix_{prefix}_members_worker", "worker", "channel", "client_id"),
         )
         self.workers = Table(

@@ -1,0 +1,281 @@
+"""Whom this process holds: what is taken out, put back and given up, until the store agrees."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from ..backends.base import SLICE, Key, chunks
+from ..errors import PresenceError, WorkerGone
+from ..model import Reason
+from .clients import Client, Entry
+from .lease import Lease
+from .parts import Parts, new_epoch
+from .releases import Releases
+
+log = logging.getLogger(__name__)
+
+RECONCILE_SECONDS = 60.0
+
+
+class Held(NamedTuple):
+    """A client in a channel, as this process thinks."""
+
+    channel: str
+    client: Client
+    entry: Entry
+
+
+class Reading(NamedTuple):
+    """What this process thought it held, then what the store thought, and when that was read."""
+
+    mine: list[Held]
+    theirs: set[Key]
+    at: float
+
+
+class Holdings:
+    """The members of this process's own clients.
+
+    Whoever writes to the store for a client looks again afterwards: the client may have left,
+    entered or closed meanwhile.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._backend = parts.backend
+        self._clients = parts.clients
+        self._clock = parts.clock
+        self._unheld: set[Client] = set()
+        self._gone: list[Client] = []
+        self._reconciled_at = self._clock() - random.uniform(0, RECONCILE_SECONDS)
+        self.releases = Releases(self._backend, grace=parts.settings.leave_grace)
+        self.lease = Lease(parts, self._lease_is_gone)
+        self.wake: Callable[[], object] = lambda: None
+        """Called when there are releases to write."""
+
+    @contextmanager
+    def writing(self, client: Client) -> Iterator[None]:
+        """Write for a client, one operation after another; if it closed meanwhile, release it."""
+        try:
+            with client.lock:
+                yield
+        finally:
+            if client.closed:
+                self.release(client)
+
+    def look_again(self, client: Client, worker: str) -> None:
+        """A client was entered under this worker's lease, which may have gone meanwhile."""
+        if worker != self.lease.id:
+            self._unheld.add(client)
+
+    # Taking out
+
+    def take_out(
+        self,
+        channel: str,
+        clients: Iterable[Client],
+        reason: Reason,
+        *,
+        is_meant: Callable[[Entry], bool] = lambda entry: True,
+        are_lost: bool = False,
+    ) -> None:
+        """Take clients out of a channel, many in one step: those who are in and still meant.
+
+        :param are_lost: they neither left nor were evicted, so that they may enter again.
+        """
+        for some in chunks(sorted(clients, key=lambda client: client.id)):
+            with ExitStack() as locks:
+                # In one order; everybody else holds only the lock of one client.
+                for client in some:
+                    locks.enter_context(client.lock)
+                gone = [
+                    client
+                    for client in some
+                    if channel in client.entered and is_meant(client.entered[channel])
+                ]
+                for client in gone:
+                    self._forget(client, channel, is_lost=are_lost)
+                ids = [client.id for client in gone]
+                changes = []
+                try:
+                    changes = self._backend.leave(channel, ids, reason=reason) if ids else []
+                except PresenceError as error:
+                    log.warning("%s could not be left at once: %s", channel, error)
+                    self._leave_later(channel, ids)
+            self._parts.announcer.announce(changes)
+
+    def _forget(self, client: Client, channel: str, *, is_lost: bool) -> None:
+        client.entered.pop(channel, None)
+        self._parts.rooms.leave(client.id, channel)
+        if is_lost:
+            client.lost.add(channel)
+
+    def _leave_later(self, channel: str, client_ids: Iterable[str]) -> None:
+        for client_id in client_ids:
+            self.releases.add(client_id, [channel])
+        self.wake()
+
+    def end_silence(self) -> None:
+        """Take out clients that were silent for longer than a channel allows."""
+        now = self._clock()
+        silent: dict[str, list[Client]] = {}
+        for client in self._clients.all():
+            if now - client.heard <= self._parts.settings.heartbeat_interval:
+                continue
+            for channel, entry in list(client.entered.items()):
+                if now - client.heard > entry.timeout:
+                    silent.setdefault(channel, []).append(client)
+        for channel, clients in silent.items():
+            still_silent = [client for client in clients if client.heard < now]
+            self.take_out(
+                channel,
+                still_silent,
+                "timeout",
+                is_meant=lambda entry: entry.since < now,
+                are_lost=True,
+            )
+
+    # What closed connections held
+
+    def release(self, client: Client) -> None:
+        """Queue what a closed client holds: after a drop it has a deadline, else it leaves."""
+        if self.lease.drained:
+            return
+        waits = client.dropped and client.identity.user_id is not None
+        worker = self.lease.id if waits and self._parts.settings.leave_grace else None
+        self.releases.add(client.id, {*client.entered, *client.uncertain}, dropped_by=worker)
+        self._gone.append(client)
+        self.wake()
+
+    def write_releases(self) -> None:
+        """Write what is queued; what the store did not take stays queued."""
+        gone, self._gone = self._gone, []
+        for client in gone:
+            for channel in list(client.subscribed):
+                self._parts.rooms.forget(client.id, channel)
+        for changes, channel, client_ids in self.releases.write():
+            self._parts.announcer.announce(changes)
+            self._put_back_who_is_in(channel, client_ids)
+
+    def _put_back_who_is_in(self, channel: str, client_ids: Iterable[str]) -> None:
+        """A client that entered again while its leaving was queued has just been taken out."""
+        for client_id in client_ids:
+            client = self._clients.find(client_id)
+            if client is not None and channel in client.entered:
+                self._unheld.add(client)
+
+    # Putting back
+
+    def _lease_is_gone(self, heard_since: float | None) -> None:
+        for client in self._clients.all():
+            if heard_since is None or client.heard > heard_since:
+                self._unheld.add(client)
+                continue
+            for channel in list(client.entered):
+                self._forget(client, channel, is_lost=True)
+
+    def put_back(self) -> None:
+        """Enter again the clients that the store took out, or lost, though they are here."""
+        unheld, self._unheld = self._unheld, set()
+        try:
+            self._hold([held for held in self._mine() if held.client in unheld])
+        except PresenceError:
+            self._unheld |= unheld
+            raise
+
+    def _mine(self) -> list[Held]:
+        return [
+            Held(channel, client, entry)
+            for client in self._clients.all()
+            for channel, entry in list(client.entered.items())
+        ]
+
+    def _hold(self, holdings: Sequence[Held]) -> None:
+        by_channel: dict[str, list[Held]] = {}
+        for held in holdings:
+            by_channel.setdefault(held.channel, []).append(held)
+        for channel, group in sorted(by_channel.items()):
+            for some in chunks(group):
+                self._hold_slice(channel, some)
+
+    def _hold_slice(self, channel: str, some: Sequence[Held]) -> None:
+        worker = self.lease.hold()
+        members = [held.client.member(channel, held.entry.meta) for held in some]
+        try:
+            changes = self._backend.hold(channel, members, epoch=new_epoch(), worker=worker)
+        except WorkerGone:
+            self.lease.replace(worker)
+            raise
+        self._parts.announcer.announce(changes)
+        for _, client, _ in some:
+            if client.closed:
+                self.release(client)
+            elif channel not in client.entered:
+                self._leave_later(channel, [client.id])
+
+    # Reconciling
+
+    def is_reconcile_due(self) -> bool:
+        return self._clock() - self._reconciled_at >= RECONCILE_SECONDS
+
+    def read(self) -> Reading:
+        """Read what the store thinks that this process holds."""
+        mine, theirs = self._mine(), set[Key]()
+        worker, after = self.lease.hold(), None
+        while True:
+            page = self._backend.members_of_worker(worker, after=after, limit=SLICE)
+            theirs.update(page)
+            if len(page) < SLICE:
+                return Reading(mine, theirs, self._clock())
+            after = page[-1]
+
+    def reconcile(self, reading: Reading) -> None:
+        """Put back what the store lost, and give up what nobody here holds.
+
+        Called after the commands of a renewal were obeyed that was asked for after the reading: so
+        an evicted client is not put back.
+        """
+        mine, theirs, _ = reading
+        self._hold(
+            [
+                held
+                for held in mine
+                if Key(held.channel, held.client.id) not in theirs
+                and held.client.entered.get(held.channel) is held.entry
+                and not held.client.closed
+            ]
+        )
+        for key in theirs - {Key(channel, client.id) for channel, client, _ in mine}:
+            if not self._is_wanted(key):
+                self._parts.announcer.announce(
+                    self._backend.leave(key.channel, [key.client_id], worker=self.lease.hold())
+                )
+        self._reconciled_at = self._clock()
+
+    def _is_wanted(self, key: Key) -> bool:
+        client = self._clients.find(key.client_id)
+        if client is None:
+            return key in self.releases
+        tried = client.uncertain.get(key.channel)
+        is_trying = tried is not None and self._clock() - tried < RECONCILE_SECONDS
+        return key.channel in client.entered or is_trying
+
+    def closed_unnoticed(self) -> list[Client]:
+        """Clients whose sockets are closed, though nobody said so."""
+        return [
+            client
+            for client in self._clients.all()
+            if client.is_real and not self._parts.rooms.is_connected(client.id)
+        ]
+
+    def drain(self) -> None:
+        """Hold nothing new; what is held gets a deadline, and later disconnects change nothing."""
+        try:
+            self.write_releases()
+        except PresenceError as error:
+            log.warning("Not all closed connections could be given up: %s", error)
+        self.lease.drain()
