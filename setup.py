@@ -140,7 +140,6 @@ setup(
         "flask.commands": ["presence = flask_presence.cli:presence_commands"],
         "flask_presence.backends": [
             "memory = flask_presence.backends.memory:MemoryBackend",
-            "sqlalchemy = flask_presence.backends.sqlalchemy:SQLAlchemyBackend",
         ],
     },
 )

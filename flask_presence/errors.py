@@ -94,3 +94,5 @@ class ClientIdTaken(PresenceError, ValueError):
 
 class WorkerGone(PresenceError):
     """The store holds no lease for this worker any more, so it may hold no members."""
+
+    retry_after = 1.0

@@ -112,6 +112,8 @@ class Channel:
         return self._tracker.states.count(self.name).anonymous
 
     def __contains__(self, user: Any) -> bool:
+        if user is None or not getattr(user, "is_authenticated", True):
+            return False
         return user_id_of(user) in self.user_ids
 
     # Permission

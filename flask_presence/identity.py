@@ -64,7 +64,10 @@ class Hooks:
 
     def _groups_of(self, user: Any, user_id: str) -> frozenset[str]:
         try:
-            return frozenset(map(str, self.groups(user)))
+            groups = self.groups(user)
+            if isinstance(groups, (str, bytes)):
+                raise TypeError(f"user_groups must return an iterable of ids, not {groups!r}")
+            return frozenset(map(str, groups))
         except Exception:
             log.exception("user_groups raised for user %s", user_id)
         return frozenset()

@@ -35,6 +35,7 @@ class Jobs:
         self._tracker = tracker
         self._interval = settings.prune_interval
         self._scheduler: BaseScheduler | None = None
+        self._is_own = False
         self._pruned_at = time.monotonic()
 
     def add_to(self, scheduler: BaseScheduler) -> None:
@@ -59,10 +60,12 @@ class Jobs:
         if self._interval:
             scheduler = _make_scheduler(async_mode)
             self.add_to(scheduler)
+            self._is_own = True
             scheduler.start()
 
     def stop(self) -> None:
-        if self._scheduler is not None and self._scheduler.running:
+        """Stop a scheduler of our own."""
+        if self._scheduler is not None and self._is_own and self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         self._scheduler = None
 

@@ -24,6 +24,8 @@ MAX_BATCH = 100
 MAX_SAFE_INTEGER = 2**53 - 1
 
 _NAME = re.compile(r"/[a-zA-Z0-9_-]+/.+", re.DOTALL)
+_HUGE_NUMBER = re.compile(r"\d{300}")
+_CONTAINERS = (dict, list, tuple)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -85,6 +87,7 @@ def load_object(text: str) -> dict[str, Any]:
     if text == "{}":
         return {}
     try:
+        text.encode()
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if not _is_plain(text):
             _check_depth(value, "stored JSON")
@@ -94,8 +97,9 @@ def load_object(text: str) -> dict[str, Any]:
 
 
 def _is_plain(text: str) -> bool:
-    """Can this JSON be neither too deep nor hide a surrogate behind an escape?"""
-    return "\\" not in text and text.count("{") + text.count("[") <= MAX_DEPTH
+    """Can this JSON be neither too deep, nor too large a number, nor hide a surrogate?"""
+    is_shallow = text.count("{") + text.count("[") <= MAX_DEPTH
+    return is_shallow and "\\" not in text and not _HUGE_NUMBER.search(text)
 
 
 def _check_depth(value: Any, what: str) -> None:
@@ -104,25 +108,29 @@ def _check_depth(value: Any, what: str) -> None:
         level = [
             child
             for node in level
-            if isinstance(node, (dict, list))
+            if isinstance(node, _CONTAINERS)
             for child in _children(node, what)
         ]
         if not level:
             return
-    if any(isinstance(node, (dict, list)) for node in level):
+    if any(isinstance(node, _CONTAINERS) for node in level):
         raise BadRequest(f"{what} is nested deeper than {MAX_DEPTH}.")
 
 
-def _children(node: dict[Any, Any] | list[Any], what: str) -> Sequence[Any]:
-    children = node if isinstance(node, list) else list(node.values())
-    if isinstance(node, dict) and not all(isinstance(key, str) for key in node):
-        raise BadRequest(f"{what} has a key that is no string.")
+def _children(node: Any, what: str) -> Sequence[Any]:
+    children = node
+    if isinstance(node, dict):
+        children = list(node.values())
+        for key in node:
+            if not isinstance(key, str):
+                raise BadRequest(f"{what} has a key that is no string.")
+            _check_text(key, what)
     for child in children:
         if isinstance(child, int) and not isinstance(child, bool) and abs(child) > 1e308:
             raise BadRequest(f"{what} has a number that is too large.")
         if isinstance(child, str):
             _check_text(child, what)
-    return children
+    return children  # type: ignore[no-any-return]  # what JSON is made of
 
 
 def _check_text(text: str, what: str) -> None:

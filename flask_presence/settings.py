@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 PREFIX = "PRESENCE_"
+MAX_SECONDS = 10 * 365 * 86_400
 
 
 class RateLimit(NamedTuple):
@@ -85,8 +85,10 @@ def _warn_of_unknown_keys(config: Mapping[str, Any], known: Mapping[str, str]) -
 
 
 def _number(key: str, value: Any, *, least: float, above: bool) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{key} must be a number, not {value!r}.")
+    if not abs(value) <= MAX_SECONDS:
+        raise ValueError(f"{key} must be at most {MAX_SECONDS} seconds, not {value!r}.")
     if value < least or (above and value == least):
         word = "above" if above else "at least"
         raise ValueError(f"{key} must be {word} {least:g}, not {value!r}.")

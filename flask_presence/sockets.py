@@ -119,6 +119,17 @@ class RateLimiter:
         self._left -= 1
 
 
+class _OtherEvents(socketio.Namespace):  # type: ignore[misc]  # python-socketio ships no types
+    """Answers events that have no handler."""
+
+    def __init__(self, namespace: str, handle: Callable[..., Any]) -> None:
+        super().__init__(namespace)
+        self._handle = handle
+
+    def trigger_event(self, event: Any, *args: Any) -> Any:
+        return self._handle(event, *args)
+
+
 class Sockets:
     """The handlers of the presence namespace.
 
@@ -158,7 +169,8 @@ class Sockets:
         on("disconnect", self._disconnect)
         for event in protocol.EVENTS:
             on(event, partial(self._handle, event))
-        on("*", self._handle)
+        # Not a handler for "*": a client may send an event of that name too.
+        self._server.register_namespace(_OtherEvents(self._settings.namespace, self._handle))
 
     # Connections
 

@@ -40,7 +40,10 @@ def make_backend(app: Flask, settings: Settings, db: Any) -> Backend:
 def _default(app: Flask, settings: Settings, db: Any) -> Backend:
     if db is None or "sqlalchemy" not in app.extensions:
         return _own_file(app, settings)
-    url = _engines(app, db)[None].url
+    engines = _engines(app, db)
+    if None not in engines:
+        return _own_file(app, settings)
+    url = engines[None].url
     if url.get_backend_name() != "sqlite":
         return _on_app_database(app, settings, db, None)
     if _is_in_memory(url):
@@ -76,9 +79,9 @@ def _on_own_engine(value: str, app: Flask, settings: Settings) -> Backend:
     try:
         url = make_url(value)
         url.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise ValueError(
-            f"{KEY}: {value.split('://')[0]!r} is no scheme of a store: use memory://, "
+            f"{KEY}: {value.split('://')[0]}://… is no URL of a store ({error}): use memory://, "
             "sqlalchemy:// or the URL of a database."
         ) from error
     if url.get_backend_name() != "sqlite":
@@ -104,17 +107,20 @@ def _on_app_database(app: Flask, settings: Settings, db: Any, bind_key: str | No
         raise ValueError(f"{KEY}: the app's database is in memory; use memory:// beside it.")
     if bind_key not in db.metadatas:
         db._make_metadata(bind_key)
-    return _sql(engine.url, settings, metadata=db.metadatas[bind_key])
+    # Its own pool, which connects as the app's does: a step of ours never waits for the app's.
+    pool = engine.pool.recreate()
+    return _sql(engine.url, settings, metadata=db.metadatas[bind_key], pool=pool)
 
 
-def _sql(url: Any, settings: Settings, **options: Any) -> Backend:
+def _sql(url: Any, settings: Settings, *, pool: Any = None, **options: Any) -> Backend:
     from sqlalchemy import create_engine
 
     from .backends.sqlalchemy import SQLAlchemyBackend
 
     is_sqlite = url.get_backend_name() == "sqlite"
     try:
-        engine = create_engine(url) if is_sqlite else create_engine(url, pool_pre_ping=True)
+        options_of_pool = {"pool": pool} if pool is not None else {"pool_pre_ping": not is_sqlite}
+        engine = create_engine(url, **options_of_pool)
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"{KEY} needs the driver {error.name!r}: pip install {error.name}, or "

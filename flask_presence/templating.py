@@ -53,7 +53,9 @@ def register(
             return state_of(name)
         except PresenceError as error:
             log.warning("A page was rendered without the presence of %s: %s", name, error)
-            return None
+        except Exception:
+            log.exception("A page was rendered without the presence of %s", name)
+        return None
 
     app.jinja_env.globals["flask_presence_client"] = client
     app.jinja_env.globals["flask_presence_state"] = state

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask import Flask, current_app, g, has_request_context, request, session
+from wire import PATIENCE, eventually
 
 from flask_presence import (
     ChannelConfig,
@@ -521,22 +523,26 @@ def test_forget_config_has_the_callback_asked_again(make_app: MakeApp) -> None:
 
 
 def test_forget_config_reaches_other_processes_with_their_next_renewal(make_app: MakeApp) -> None:
-    store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3"}
+    store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3", "PRESENCE_WORKER_TIMEOUT": 0.3}
     (here, presence), (there, other) = make_app(**store), make_app(**store)
-    callback = Answer()
+    callback, renewed = Answer(), threading.Event()
     other.channel_config("site")(callback)
     tracker = there.extensions["presence"].tracker
-    tracker.loops.tick()
+    tracker.on_tick(renewed.set)
+    tracker.start()
+    assert renewed.wait(PATIENCE)
     with there.app_context():
         other.channel("/site/a")
 
     with here.app_context():
         presence.forget_config("/site/a")
-    tracker.loops.tick()
-    with there.app_context():
-        other.channel("/site/a")
 
-    assert len(callback.asked) == 2
+    def asks_again() -> bool:
+        with there.app_context():
+            other.channel("/site/a")
+        return len(callback.asked) == 2
+
+    assert eventually(asks_again)
 
 
 # ChannelConfig

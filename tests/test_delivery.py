@@ -380,42 +380,65 @@ def test_when_a_channel_turns_all_who_watch_are_moved_together(count_only: bool)
     transport = Transport()
     rooms = Rooms(transport, Feed())
     for client in ("a", "b"):
-        assert rooms.subscribe(client, ROOM, count_only=not count_only) is False
+        rooms.subscribe(client, ROOM, count_only=not count_only)
 
-    turned = rooms.turn(ROOM, count_only=count_only)
+    moved = rooms.move_audience(ROOM, count_only=count_only)
 
     room, other = (
         (counted_room(ROOM), full_room(ROOM))
         if count_only
         else (full_room(ROOM), counted_room(ROOM))
     )
-    assert turned is True
+    assert moved is True
+    assert rooms.is_counted(ROOM) is count_only
     assert transport.rooms[room] == {"a", "b"}
     assert transport.rooms[other] == set()
-    assert rooms.turn(ROOM, count_only=count_only) is False
+    assert rooms.move_audience(ROOM, count_only=count_only) is False
 
 
-def test_a_subscriber_who_finds_the_channel_turned_takes_the_others_along() -> None:
+def test_who_subscribes_is_where_those_who_watch_already_are() -> None:
     transport = Transport()
     rooms = Rooms(transport, Feed())
+    rooms.subscribe("a", ROOM, count_only=True)
+
+    rooms.subscribe("b", ROOM, count_only=False)
+
+    assert rooms.is_counted(ROOM) is True
+    assert transport.rooms == {counted_room(ROOM): {"a", "b"}}
+
+
+def test_those_who_were_moved_are_owed_a_state_until_it_is_pushed() -> None:
+    feed = Feed()
+    rooms = Rooms(Transport(), feed)
     rooms.subscribe("a", ROOM, count_only=False)
+    assert feed.owed() == []
 
-    turned = rooms.subscribe("b", ROOM, count_only=True)
+    rooms.move_audience(ROOM, count_only=True)
+    assert feed.owed() == [ROOM]
+    rooms.push_state(State(ROOM, "e", 4))
 
-    assert turned is True
-    assert transport.rooms[counted_room(ROOM)] == {"a", "b"}
-    assert transport.rooms[full_room(ROOM)] == set()
+    assert feed.owed() == []
+
+
+def test_nobody_is_owed_a_state_where_nobody_watches() -> None:
+    feed = Feed()
+    feed.owe(ROOM)
+    feed.watch(ROOM)
+    feed.owe(ROOM)
+    feed.unwatch(ROOM)
+
+    assert feed.owed() == []
 
 
 def test_turning_a_channel_that_nobody_watches_does_nothing() -> None:
-    assert Rooms(Transport(), Feed()).turn(ROOM, count_only=True) is False
+    assert Rooms(Transport(), Feed()).move_audience(ROOM, count_only=True) is False
 
 
 def test_who_unsubscribed_is_out_of_the_room_that_the_channel_turned_to() -> None:
     transport = Transport()
     rooms = Rooms(transport, Feed())
     rooms.subscribe("a", ROOM, count_only=False)
-    rooms.turn(ROOM, count_only=True)
+    rooms.move_audience(ROOM, count_only=True)
 
     rooms.unsubscribe("a", ROOM)
 
@@ -694,12 +717,13 @@ class Asker:
 
     def __init__(self, reads: SharedReads[int], name: str = ROOM) -> None:
         self.answer: Any = None
+        self.read_it: bool | None = None
         self._thread = threading.Thread(target=self._ask, args=(reads, name), daemon=True)
         self._thread.start()
 
     def _ask(self, reads: SharedReads[int], name: str) -> None:
         try:
-            self.answer = reads.get(name)
+            self.answer, self.read_it = reads.get(name)
         except Exception as error:
             self.answer = error
 
@@ -741,6 +765,8 @@ def test_all_who_wait_share_one_read() -> None:
     assert first.wait() == 1
     assert {asker.wait() for asker in late} == {2}
     assert store.reads == [ROOM, ROOM]
+    assert first.read_it is True
+    assert sum(bool(asker.read_it) for asker in late) == 1
 
 
 def test_an_error_reaches_all_who_share_the_read_and_nobody_after_them() -> None:
@@ -758,7 +784,7 @@ def test_an_error_reaches_all_who_share_the_read_and_nobody_after_them() -> None
     assert [asker.wait() for asker in late] == [store.error] * 5
 
     store.error = None
-    assert reads.get(ROOM) == 3
+    assert reads.get(ROOM) == (3, True)
 
 
 def test_reads_of_different_things_do_not_wait_for_one_another() -> None:

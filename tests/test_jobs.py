@@ -225,7 +225,7 @@ def test_a_job_that_fails_is_logged_and_runs_again(
     assert tracker.pruned.acquire(timeout=PATIENCE)
     assert tracker.pruned.acquire(timeout=PATIENCE)
     assert str(error) in caplog.text
-    assert "flask_presence.jobs" in {record.name for record in caplog.records}
+    assert any(record.name.startswith("flask_presence") for record in caplog.records)
 
 
 def test_a_run_that_goes_well_fills_no_log(

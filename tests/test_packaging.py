@@ -151,7 +151,6 @@ def test_the_wheel_works_in_an_empty_environment(python: Path, tmp_path: Path) -
     assert CDN_URL not in seen["page"]
     assert set(seen["status"].values()) == {200}
     assert seen["backends"]["memory"] == "MemoryBackend"
-    assert seen["backends"]["sqlalchemy"] == "SQLAlchemyBackend"
 
 
 def test_the_wheel_brings_the_flask_command(python: Path, tmp_path: Path) -> None:

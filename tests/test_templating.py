@@ -120,7 +120,10 @@ def test_the_settings_follow_the_app_s(make_app: MakeApp) -> None:
     assert "/-/who/static/presence.js" in sources_of(page)
 
 
-def test_the_client_s_paths_begin_with_the_script_root(app: Flask) -> None:
+def test_the_client_s_paths_begin_with_the_script_root(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templating, "CLIENT_FILE", "presence.mjs")
     page = render(app, "{{ presence_client() }}", base_url="http://localhost/forum/")
 
     assert settings_of(page)["path"] == "/forum/socket.io"

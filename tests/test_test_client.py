@@ -98,7 +98,7 @@ def test_a_test_client_that_disconnects_leaves(app: Flask, connect: Connect) -> 
 def test_a_test_client_is_not_taken_for_a_closed_connection(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_presence.tracker.worker.RECONCILE_SECONDS", 0.0)
+    monkeypatch.setattr("flask_presence.tracker.holdings.RECONCILE_SECONDS", 0.0)
     app, _ = make_app(PRESENCE_WORKER_TIMEOUT=0.3)
     ticks: list[None] = []
     app.extensions["presence"].tracker.on_tick(lambda: ticks.append(None))

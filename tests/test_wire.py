@@ -1919,42 +1919,35 @@ def full_beat(wire: Wire, watched: str) -> Any:
     return eventually(beat)
 
 
-def test_a_silent_client_is_out_and_learns_it(fading: Server, dial: Connect) -> None:
-    wire, watcher, channel = dial(fading.port, "ada"), dial(fading.port), fresh()
-    enter(wire, channel)
-    subscribe(wire, channel)
+def test_a_silent_client_is_out_and_learns_it_until_it_enters_or_leaves(
+    fading: Server, dial: Connect
+) -> None:
+    watcher, channel = dial(fading.port), fresh()
+    ada, bob = dial(fading.port, "ada"), dial(fading.port, "bob")
+    for wire in (ada, bob):
+        subscribe(wire, channel)
+        enter(wire, channel)
     state = subscribe(watcher, channel)
 
     began = time.monotonic()
-    diff = await_diff(watcher, channel)
+    diffs = diffs_until(watcher, channel, 4)
     took = time.monotonic() - began
-    before = full_beat(wire, channel)
-    enter(wire, channel)
-    after = full_beat(wire, channel)
+    lost = [full_beat(wire, channel)["lost"] for wire in (ada, bob)]
+    enter(ada, channel)
+    leave(bob, channel)
+    found = [full_beat(wire, channel)["lost"] for wire in (ada, bob)]
 
-    assert ids(state) == ["ada"]
-    assert entries([diff]) == [(2, "left", "ada")]
+    assert ids(state) == ["ada", "bob"]
+    assert [entry[1:] for entry in sorted(entries(diffs), key=lambda entry: entry[2])] == [
+        ("left", "ada"),
+        ("left", "bob"),
+    ]
     assert took > 1
-    assert reason_of(fading, channel, 2) == "timeout"
-    assert before["lost"] == [channel]
-    assert after["lost"] == []
-    assert ids(read(wire, channel)) == ["ada"]
-    assert not wire.closed.is_set()
-
-
-def test_leaving_a_channel_one_was_lost_from_clears_it(fading: Server, dial: Connect) -> None:
-    wire, watcher, channel = dial(fading.port, "ada"), dial(fading.port), fresh()
-    enter(wire, channel)
-    subscribe(wire, channel)
-    subscribe(watcher, channel)
-    await_diff(watcher, channel)
-
-    before = full_beat(wire, channel)
-    leave(wire, channel)
-    after = full_beat(wire, channel)
-
-    assert before["lost"] == [channel]
-    assert after["lost"] == []
+    assert reason_of(fading, channel, 3) == reason_of(fading, channel, 4) == "timeout"
+    assert lost == [[channel], [channel]]
+    assert found == [[], []]
+    assert ids(read(ada, channel)) == ["ada"]
+    assert not ada.closed.is_set()
 
 
 def test_a_client_that_beats_stays(fading: Server, dial: Connect) -> None:

@@ -82,7 +82,7 @@ class States:
                 self.on_owed()
             # A config that was read before everybody was told to forget it decides nothing.
             latest = registry.resolve(channel)
-            if latest is config:
+            if latest == config:
                 return
             config = latest
 

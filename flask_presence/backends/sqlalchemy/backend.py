@@ -91,7 +91,7 @@ class SQLAlchemyBackend(StepBackend):
                 with self.dialect.writing(self.engine) as connection:
                     return work(connection)
             except exc.DBAPIError as error:
-                if self._makes_tables and not made_tables and _is_missing_table(error):
+                if self._makes_tables and not made_tables and self._is_missing_table(error):
                     made_tables = True
                     self.prepare()
                 elif self.dialect.is_transient(error) and attempt < MAX_ATTEMPTS - 1:
@@ -115,7 +115,7 @@ class SQLAlchemyBackend(StepBackend):
             with self._reading() as connection:
                 return work(connection)
         except BackendUnavailable as error:
-            if not (self._makes_tables and _is_missing_table(error.__cause__)):
+            if not (self._makes_tables and self._is_missing_table(error.__cause__)):
                 raise
         self.prepare()
         with self._reading() as connection:
@@ -124,13 +124,16 @@ class SQLAlchemyBackend(StepBackend):
     def _unavailable(self, error: exc.SQLAlchemyError) -> BackendUnavailable:
         self.note_failure()
         where = self.engine.url.render_as_string(hide_password=True)
-        if _is_missing_table(error):
+        if self._is_missing_table(error):
             return BackendUnavailable(
                 f"The presence tables are missing in {where}: run 'flask presence init-db', or "
                 "your migrations."
             )
         cause = getattr(error, "orig", None) or error
         return BackendUnavailable(f"The presence database {where} failed: {cause}")
+
+    def _is_missing_table(self, error: BaseException | None) -> bool:
+        return isinstance(error, exc.DBAPIError) and self.dialect.is_missing_table(error)
 
     def now(self, connection: Connection) -> int:
         """The store's clock in milliseconds."""
@@ -581,8 +584,3 @@ def _users(rows: list[Row]) -> Iterator[User]:
         shown = seen(group)
         assert shown is not None
         yield User(user_id, load_object(shown.info), load_object(shown.meta))
-
-
-def _is_missing_table(error: BaseException | None) -> bool:
-    text = str(getattr(error, "orig", ""))
-    return any(words in text for words in ("no such table", "does not exist", "doesn't exist"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +55,9 @@ class Dialect:
         """Keep the lease from being ended until the step is over; it may be renewed."""
         return select.with_for_update(read=True, key_share=True)
 
+    def is_missing_table(self, error: exc.DBAPIError) -> bool:
+        return getattr(error.orig, "sqlstate", None) == "42P01"
+
     def is_transient(self, error: exc.DBAPIError) -> bool:
         """Is this a deadlock, or the like, that running the step again cures?"""
         return getattr(error.orig, "sqlstate", None) in self.retried
@@ -70,9 +74,16 @@ class MySQLDialect(Dialect):
     def lock_lease(self, select: Select[Any]) -> Select[Any]:
         return select.with_for_update(read=True)
 
+    def is_missing_table(self, error: exc.DBAPIError) -> bool:
+        return _number(error) == 1146
+
     def is_transient(self, error: exc.DBAPIError) -> bool:
-        number, *_ = getattr(error.orig, "args", None) or (None,)
-        return number in self.retried
+        return _number(error) in self.retried
+
+
+def _number(error: exc.DBAPIError) -> int | None:
+    number, *_ = getattr(error.orig, "args", None) or (None,)
+    return number
 
 
 class SQLiteDialect(Dialect):
@@ -84,6 +95,14 @@ class SQLiteDialect(Dialect):
 
     def __init__(self) -> None:
         self._writer = threading.Lock()
+        _sqlite_dialects.add(self)
+
+    def before_fork(self) -> None:
+        """Wait for the write under way: a child would inherit SQLite's lock, and never end it."""
+        self._writer.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._writer.release()
 
     def after_fork(self) -> None:
         self._writer = threading.Lock()
@@ -135,8 +154,42 @@ class SQLiteDialect(Dialect):
     def lock_lease(self, select: Select[Any]) -> Select[Any]:
         return select
 
+    def is_missing_table(self, error: exc.DBAPIError) -> bool:
+        return "no such table" in str(error.orig)
+
     def is_transient(self, error: exc.DBAPIError) -> bool:
         return False
+
+
+_sqlite_dialects: weakref.WeakSet[SQLiteDialect] = weakref.WeakSet()
+
+
+_forking: list[SQLiteDialect] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = _sqlite_dialects
+    for dialect in _forking:
+        dialect.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for dialect in _forking:
+        dialect.after_fork_in_parent()
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    for dialect in _forking:
+        dialect.after_fork()
+    _forking.clear()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
 
 
 def _file(path: str) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ import re
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.mysql import VARCHAR
+from sqlalchemy.schema import SchemaItem
 
 
 def _bytes_compared(length: int) -> String:
@@ -28,9 +29,9 @@ class Tables:
                 "letters, digits and '_' only."
             )
         self.metadata = metadata
-        self.channels = Table(
-            f"{prefix}_channels",
-            metadata,
+        self._prefix = prefix
+        self.channels = self._table(
+            "channels",
             Column("name", _bytes_compared(255), primary_key=True),
             Column("epoch", String(64), nullable=False),
             Column("revision", BigInteger, nullable=False),
@@ -39,9 +40,8 @@ class Tables:
             Column("anonymous", Integer, nullable=False),
             Column("vacated", BigInteger, index=True),
         )
-        self.members = Table(
-            f"{prefix}_members",
-            metadata,
+        self.members = self._table(
+            "members",
             Column("channel", _bytes_compared(255), primary_key=True),
             Column("client_id", _bytes_compared(255), primary_key=True),
             Column("user_id", _bytes_compared(255)),
@@ -58,17 +58,15 @@ class Tables:
             Index(f"ix_{prefix}_members_channel", "channel", "deadline"),
             Index(f"ix_{prefix}_members_worker", "worker", "channel", "client_id"),
         )
-        self.workers = Table(
-            f"{prefix}_workers",
-            metadata,
+        self.workers = self._table(
+            "workers",
             Column("id", String(64), primary_key=True),
             Column("status", String(8), nullable=False),
             Column("lease", BigInteger, nullable=False),
             Column("timeout", BigInteger, nullable=False),
         )
-        self.commands = Table(
-            f"{prefix}_commands",
-            metadata,
+        self.commands = self._table(
+            "commands",
             Column("number", BigInteger, primary_key=True, autoincrement=False),
             Column("at", BigInteger, nullable=False),
             Column("kind", String(16), nullable=False),
@@ -77,6 +75,12 @@ class Tables:
             Column("client_id", _bytes_compared(255)),
             Column("reason", String(16)),
         )
+
+    def _table(self, name: str, *items: SchemaItem) -> Table:
+        """Declare a table; where several apps share the MetaData, the first has declared it."""
+        full_name = f"{self._prefix}_{name}"
+        declared = self.metadata.tables.get(full_name)
+        return Table(full_name, self.metadata, *items) if declared is None else declared
 
     @property
     def all(self) -> list[Table]:
