@@ -7,8 +7,16 @@ be told to be is in its ``auth``: ``{"user": "ada", "groups": ["staff"], "info":
 from __future__ import annotations
 
 import json
-import logging
 import os
+
+CONFIG = json.loads(os.environ["TEST_CONFIG"]) if __name__ == "__main__" else {}
+if CONFIG.get("SOCKETIO", {}).get("async_mode") == "gevent":
+    from gevent import monkey
+
+    monkey.patch_all()
+
+# ruff: noqa: E402 - gevent patches what is imported after it
+import logging
 import sys
 import threading
 from typing import Any
@@ -151,12 +159,7 @@ def count_statements(app: Flask) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    config = json.loads(os.environ["TEST_CONFIG"])
-    if config.get("SOCKETIO", {}).get("async_mode") == "gevent":
-        from gevent import monkey
-
-        monkey.patch_all()
-    app, _ = create_app(config)
+    app, _ = create_app(CONFIG)
     report(app)
     if app.config.get("COUNT_STATEMENTS"):
         count_statements(app)
