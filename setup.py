@@ -89,11 +89,11 @@ TEST = [
     "hypothesis",
     "playwright",
     "pytest>=9",
+    "requests",
     "websocket-client",
     # A new release of these finds new faults in old code: a step of its own, not a surprise.
     "import-linter==2.16",
     "mypy==2.4.1",
-    "requests",
     "ruff==0.17.6",
 ]
 

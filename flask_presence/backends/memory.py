@@ -11,15 +11,23 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
-from ..model import NOWHERE, Position, State, User
-from ..protocol import load_object
+from ..model import NOWHERE, Position, State
 from .base import Command, Key, Reading, Renewal, Told
-from .steps import ALIVE, DRAINED, LOST, Counters, Lease, Row, Step, StepBackend, milliseconds, seen
+from .steps import (
+    ALIVE,
+    COMMANDS_KEPT,
+    DRAINED,
+    LOST,
+    Counters,
+    Lease,
+    Row,
+    Step,
+    StepBackend,
+    milliseconds,
+    users_of,
+)
 
 T = TypeVar("T")
-
-COMMANDS_KEPT = 600_000
-"""Milliseconds for which a command stays readable."""
 
 
 @dataclass(slots=True)
@@ -201,7 +209,7 @@ class MemoryBackend(StepBackend):
                 return Reading(State(channel), [])
             if self._has_due(channel):
                 return Reading(None, self.settle(channel).changes)
-            return Reading(replace(self._counted(channel), users=tuple(_users(found))), [])
+            return Reading(replace(self._counted(channel), users=users_of(found.rows.values())), [])
 
     def count(self, channel: str) -> Reading:
         with self._lock:
@@ -310,18 +318,6 @@ def _drop(index: dict[str, set[T]], key: str, value: T) -> None:
     values.discard(value)
     if not values:
         del index[key]
-
-
-def _users(channel: _Channel) -> Iterator[User]:
-    groups = [
-        [channel.rows[client_id] for client_id in clients] for clients in channel.users.values()
-    ]
-    for rows in sorted(groups, key=lambda rows: rows[0].place):
-        shown = seen(rows)
-        user_id = rows[0].user_id
-        assert shown is not None
-        assert user_id is not None
-        yield User(user_id, load_object(shown.info), load_object(shown.meta))
 
 
 class _MemoryStep:

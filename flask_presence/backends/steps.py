@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
-from ..model import Change, Kind, Member, Reason
+from ..model import Change, Kind, Member, Reason, User
 from ..protocol import load_object
 from .base import SLICE, Backend, Evicted, Pruned
 
 T = TypeVar("T")
+
+COMMANDS_KEPT = 600_000
+"""Milliseconds for which a command stays readable."""
 
 ALIVE, DRAINED, LOST = "alive", "drained", "lost"
 
@@ -74,6 +77,20 @@ def seen(rows: Collection[Row]) -> Seen | None:
         return Seen("{}", "{}")
     info = max(rows, key=lambda row: row.named).info
     return Seen(info, writer.meta if writer.wrote and writer.meta is not None else "{}")
+
+
+def users_of(rows: Iterable[Row]) -> tuple[User, ...]:
+    """The users that these rows of one channel belong to, in the order of entering."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.user_id is not None:
+            groups.setdefault(row.user_id, []).append(row)
+    shown = [(group[0].place, user_id, seen(group)) for user_id, group in groups.items()]
+    return tuple(
+        User(user_id, load_object(what.info), load_object(what.meta))
+        for _, user_id, what in sorted(shown, key=lambda item: item[0])
+        if what is not None
+    )
 
 
 class Lease(NamedTuple):

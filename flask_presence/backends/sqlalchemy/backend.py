@@ -29,18 +29,25 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 
 from ...errors import BackendUnavailable
-from ...model import NOWHERE, Position, State, User
-from ...protocol import load_object
+from ...model import NOWHERE, Position, State
 from ..base import SLICE, Command, Key, Reading, Renewal, Told, chunks
-from ..steps import ALIVE, DRAINED, LOST, Lease, Row, Step, StepBackend, milliseconds, seen
+from ..steps import (
+    ALIVE,
+    COMMANDS_KEPT,
+    DRAINED,
+    LOST,
+    Lease,
+    Row,
+    Step,
+    StepBackend,
+    milliseconds,
+    users_of,
+)
 from .dialects import dialect_of
 from .step import ROW_COLUMNS, SQLStep
 from .tables import Tables
 
 T = TypeVar("T")
-
-COMMANDS_KEPT = 600_000
-"""Milliseconds for which a command stays readable."""
 
 SLOW_SECONDS = 0.5
 """Waiting this long for the database means that others could not write either."""
@@ -387,7 +394,7 @@ class SQLAlchemyBackend(StepBackend):
         if due:
             self._mark_orphans({row.worker for row, lease in due if row.worker and lease is None})
             return Reading(None, self.settle(channel).changes)
-        users = tuple(_users([row for row, _ in rows]))
+        users = users_of(row for row, _ in rows)
         return Reading(State(channel, epoch, revision, count, anonymous, users), [])
 
     def _select_state(self, connection: Connection, channel: str) -> Sequence[Any]:
@@ -572,15 +579,3 @@ class SQLAlchemyBackend(StepBackend):
 
 def _lease(columns: Sequence[Any]) -> Lease | None:
     return None if columns[0] is None else Lease(*columns)
-
-
-def _users(rows: list[Row]) -> Iterator[User]:
-    """The users of these rows, in the order of entering."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.user_id is not None:
-            groups.setdefault(row.user_id, []).append(row)
-    for user_id, group in sorted(groups.items(), key=lambda item: item[1][0].place):
-        shown = seen(group)
-        assert shown is not None
-        yield User(user_id, load_object(shown.info), load_object(shown.meta))
