@@ -101,7 +101,7 @@ class SQLAlchemyBackend(StepBackend):
                 if self._makes_tables and not made_tables and self._is_missing_table(error):
                     made_tables = True
                     self.prepare()
-                elif self.dialect.is_transient(error) and attempt < MAX_ATTEMPTS - 1:
+                elif self._is_transient(error) and attempt < MAX_ATTEMPTS - 1:
                     time.sleep(random.uniform(0, 0.01 * 2**attempt))
                 else:
                     raise self._unavailable(error) from error
@@ -138,6 +138,10 @@ class SQLAlchemyBackend(StepBackend):
             )
         cause = getattr(error, "orig", None) or error
         return BackendUnavailable(f"The presence database {where} failed: {cause}")
+
+    def _is_transient(self, error: exc.DBAPIError) -> bool:
+        """Is this cured by running the step again? So is the same new row from two steps."""
+        return isinstance(error, exc.IntegrityError) or self.dialect.is_transient(error)
 
     def _is_missing_table(self, error: BaseException | None) -> bool:
         return isinstance(error, exc.DBAPIError) and self.dialect.is_missing_table(error)
@@ -256,7 +260,7 @@ class SQLAlchemyBackend(StepBackend):
             )
             for row in found
         ]
-        return latest, told
+        return max([latest, *(one.number for one in told)]), told
 
     def end_worker(self, worker: str, *, after: float) -> None:
         workers = self.tables.workers
