@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from .releases import Releases
 log = logging.getLogger(__name__)
 
 RECONCILE_SECONDS = 60.0
+LAPSE_SECONDS = 0.01
+"""A little later than the deadline, which is of another clock."""
 
 
 class Held(NamedTuple):
@@ -51,6 +54,7 @@ class Holdings:
         self._clock = parts.clock
         self._unheld: set[Client] = set()
         self._gone: list[Client] = []
+        self._lapsing: deque[tuple[float, set[str]]] = deque()
         self._reconciled_at = self._clock() - random.uniform(0, RECONCILE_SECONDS)
         self.releases = Releases(self._backend, grace=parts.settings.leave_grace)
         self.lease = Lease(parts, self._lease_is_gone)
@@ -157,9 +161,25 @@ class Holdings:
         for client in gone:
             for channel in list(client.subscribed):
                 self._parts.rooms.forget(client.id, channel)
-        for changes, channel, client_ids in self.releases.write():
+        dropped = self.releases.write_dropped()
+        if dropped:
+            lapse = self._clock() + self._parts.settings.leave_grace + LAPSE_SECONDS
+            self._lapsing.append((lapse, dropped))
+        for changes, channel, client_ids in self.releases.write_leaving():
             self._parts.announcer.announce(changes)
             self._put_back_who_is_in(channel, client_ids)
+
+    def next_lapse(self) -> float | None:
+        """In how many seconds the next grace is over."""
+        return max(0.0, self._lapsing[0][0] - self._clock()) if self._lapsing else None
+
+    def end_lapsed(self) -> None:
+        """End who did not come back in time. Pruning would too, but has no reason to hurry."""
+        channels: set[str] = set()
+        while self._lapsing and self._lapsing[0][0] <= self._clock():
+            channels |= self._lapsing.popleft()[1]
+        for channel in sorted(channels):
+            self._parts.announcer.announce(self._backend.settle(channel).changes)
 
     def _put_back_who_is_in(self, channel: str, client_ids: Iterable[str]) -> None:
         """A client that entered again while its leaving was queued has just been taken out."""

@@ -88,11 +88,12 @@ class Loops:
 
     def _release_for_ever(self) -> None:
         while not self._stopped.is_set():
-            self._released.wait()
+            self._released.wait(self._holdings.next_lapse())
             self._released.clear()
             while not attempt(self._holdings.write_releases, "give up closed connections"):
                 if self._stopped.wait(RETRY_SECONDS):
                     return
+            attempt(self._holdings.end_lapsed, "end who did not come back")
 
     def renew(self) -> None:
         """Renew the lease, and hand on what that brought."""

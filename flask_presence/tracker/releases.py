@@ -40,20 +40,28 @@ class Releases:
                 key in keys for keys in self._dropped.values()
             )
 
-    def write(self) -> Iterator[tuple[list[Change], str, list[str]]]:
-        """Write all of it; what the store did not take stays queued.
+    # Two may write at once: then some of it is written twice, which changes nothing.
 
-        Two may write at once: then some of it is written twice, which changes nothing.
+    def write_dropped(self) -> set[str]:
+        """Give the dropped ones their deadline, and return the channels that they were in.
 
-        :returns: for each step that clients left by, its changes, the channel and the client ids.
-        :raises BackendUnavailable: the store did not take everything.
+        :raises BackendUnavailable: the store did not take everything; the rest stays queued.
         """
+        channels: set[str] = set()
         for worker in list(self._dropped):
             with self._lock:
                 keys = set(self._dropped.get(worker, ()))
             self._backend.release(worker, keys, after=self._grace)
+            channels.update(key.channel for key in keys)
             with self._lock:
                 _take(self._dropped, worker, keys)
+        return channels
+
+    def write_leaving(self) -> Iterator[tuple[list[Change], str, list[str]]]:
+        """Let the others leave: for each step its changes, the channel and the client ids.
+
+        :raises BackendUnavailable: as above.
+        """
         for channel in list(self._leaving):
             while client_ids := self._next_leaving(channel):
                 changes = self._backend.leave(channel, client_ids)
