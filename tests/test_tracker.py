@@ -306,7 +306,7 @@ class Meanwhile:
         assert self._got_on.wait(PATIENCE)
 
     def end(self) -> None:
-        self._thread.join(PATIENCE)
+        self._thread.join(PATIENCE / 2)
         assert not self._thread.is_alive(), "it hangs"
         if self._error is not None:
             raise self._error
@@ -601,7 +601,7 @@ def test_a_turn_whose_state_could_not_be_read_is_made_good_with_the_next_heal(
     turning_process.connections.heartbeat("watcher", {})
 
     store.next("state", fail)
-    with pytest.raises(BackendUnavailable):
+    with suppress(BackendUnavailable):
         turning_process.loops.heal()
     assert turning_process.inbox("watcher", "state") == []
     turning_process.loops.heal()
@@ -753,11 +753,14 @@ def test_who_enters_between_the_telling_and_the_eviction_is_out_and_told(
     assert process.is_told_out("ada")
 
 
+@pytest.mark.parametrize("watches", [False, True])
 def test_who_is_entering_again_while_its_eviction_arrives_is_told_only_if_it_is_out(
-    process: Process, store: MemoryStore, clock: Clock
+    process: Process, store: MemoryStore, clock: Clock, watches: bool
 ) -> None:
     """Invariant 1: a client that is told that it was evicted leaves it at that."""
     process.enter("ada")
+    if watches:
+        process.watch("ada")
     process.renew()
     Process(store, clock).commands.evict(ROOM, user_id="ada")
     clock.now += 1
@@ -1224,6 +1227,7 @@ def test_a_channel_that_the_store_lost_is_back_within_one_reconcile(
     process.reconcile()
 
     assert users(sql_store) == ["ada", "bob"]
+    assert sql_store.state(ROOM).state.count == 2
     assert process.believed() == process.held()
 
 
@@ -1279,6 +1283,35 @@ def test_who_updates_in_vain_is_out_of_the_room_of_those_present(
     assert process.transport.rooms[present_room(ROOM)] == set()
 
 
+def test_giving_up_many_costs_a_handful_of_writes(process: Process, store: MemoryStore) -> None:
+    """Invariant 10: none of them is known here."""
+    process.enter("ada")
+    many = [Member(ROOM, f"c{number}", f"c{number}") for number in range(300)]
+    store.hold(ROOM, many, epoch="e", worker=process.holdings.lease.id)
+    store.calls.clear()
+    process.reconcile()
+
+    assert users(store) == ["ada"]
+    assert store.calls["leave"] <= 2
+
+
+def test_many_who_dropped_together_are_gone_together_when_the_grace_is_over(
+    process: Process, store: MemoryStore, clock: Clock
+) -> None:
+    """Invariant 10: more than one step ends."""
+    process.enter("ada")
+    many = [f"c{number}" for number in range(SLICE + 1)]
+    for client_id in many:
+        process.enter(client_id)
+    for client_id in many:
+        process.connections.disconnect(client_id, dropped=True)
+    process.holdings.write_releases()
+    clock.now += GRACE + 1
+    process.holdings.end_lapsed()
+
+    assert store.channels() == {ROOM: 1}
+
+
 def test_what_an_enter_left_behind_is_given_up_by_the_reconcile(
     process: Process, store: MemoryStore
 ) -> None:
@@ -1330,6 +1363,26 @@ def test_who_enters_while_the_reconcile_gives_it_up_is_in(
     assert process.believed() == process.held() == {Key(ROOM, "ada")}
 
 
+def test_a_receiver_may_act_on_whom_the_reconcile_gives_up(
+    process: Process, store: MemoryStore
+) -> None:
+    """Invariant 9."""
+    process.connect("ada")
+    store.next("enter", lose_answer)
+    with pytest.raises(BackendUnavailable):
+        process.enter("ada")
+
+    def enter_again(sender: Any, **about: Any) -> None:
+        process.enter("ada")
+
+    with receiving(signals.user_left, process, enter_again):
+        reconciling = Meanwhile(process.reconcile)
+        reconciling._thread.start()
+        reconciling.end()
+
+    assert process.believed() == process.held() == {Key(ROOM, "ada")}
+
+
 def test_who_closed_unnoticed_is_released_by_the_reconcile(
     process: Process, store: MemoryStore, clock: Clock
 ) -> None:
@@ -1351,11 +1404,17 @@ def test_a_reconcile_neither_puts_back_the_evicted_nor_gives_up_the_dropped(
     for client_id in ("ada", "bob"):
         here.enter(client_id)
     here.renew()
-    there.commands.evict(ROOM, user_id="ada")
+
+    def read(call: Call) -> Any:
+        there.commands.evict(ROOM, user_id="ada")
+        return call()
+
+    store.next("members_of_worker", read)
     here.connections.disconnect("bob", dropped=True)
     clock.now += 61
     here.renew()
     here.renew()
 
-    assert [change.reason for change in here.changes if change.kind != "left"] == [None, None]
+    assert [(change.kind, change.reason) for change in here.changes] == [("entered", None)] * 2
+    assert here.is_told_out("ada")
     assert users(store) == ["bob"]

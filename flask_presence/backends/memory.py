@@ -269,7 +269,7 @@ class MemoryBackend(StepBackend):
 
     def tell(self, command: Command) -> int:
         with self._lock:
-            self._told += 1
+            self._told = max(self._told + 1, self.now)
             self._commands.append((self._told, self.now, command))
             return self._told
 

@@ -58,8 +58,8 @@ class Client:
         return Member(channel, self.id, self.identity.user_id, self.identity.info, meta)
 
     def channels(self) -> set[str]:
-        """Everything it entered or watches."""
-        return {*self.entered, *self.subscribed}
+        """Everything it entered, is entering or watches."""
+        return {*self.entered, *self.uncertain, *self.subscribed}
 
 
 class Clients:

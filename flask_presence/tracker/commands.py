@@ -8,7 +8,7 @@ from ..backends.base import Command, Told
 from ..channels import ChannelConfig, can_enter, can_view
 from ..errors import ChannelNotFound, ChannelUnavailable, InvalidChannelConfig
 from ..model import Change, Reason
-from .clients import Client, Entry
+from .clients import Client
 from .holdings import Holdings
 from .parts import Parts, attempt
 from .states import States
@@ -121,25 +121,25 @@ class Commands:
 
     def _evict_here(self, channel: str, clients: list[Client], reason: str, moment: float) -> None:
         """Take clients of this process out of a channel and its rooms, and tell them."""
-
-        def is_meant(entry: Entry) -> bool:
-            return entry.since <= moment
-
-        meant = [client for client in clients if _is_meant(client, channel, reason, moment)]
         ending: Reason = "cleared" if reason == "cleared" else "evicted"
-        for client in meant:
-            with client.lock:
-                client.lost.discard(channel)
-                if client.subscribed.pop(channel, None) is not None:
-                    self._parts.rooms.unsubscribe(client.id, channel)
-        self._holdings.take_out(channel, meant, ending, is_meant=is_meant)
-        for client in meant:
-            self._parts.rooms.send_evicted(client.id, channel, reason)
+        out = self._holdings.take_out(
+            channel, clients, ending, is_meant=lambda entry: entry.since <= moment
+        )
+        told = {client.id for client in out}
+        for client in clients:
+            # Clearing a channel concerns those who are in; others go on watching.
+            is_meant = client.id in told or reason != "cleared"
+            if is_meant and self._stop_watching(client, channel, moment):
+                told.add(client.id)
+        for client_id in sorted(told):
+            self._parts.rooms.send_evicted(client_id, channel, reason)
 
-
-def _is_meant(client: Client, channel: str, reason: str, moment: float) -> bool:
-    entry, watched = client.entered.get(channel), client.subscribed.get(channel)
-    if entry is not None and entry.since <= moment:
-        return True
-    # Clearing a channel concerns those who are in; others go on watching.
-    return reason != "cleared" and watched is not None and watched <= moment
+    def _stop_watching(self, client: Client, channel: str, moment: float) -> bool:
+        with client.lock:
+            client.lost.discard(channel)
+            watched = client.subscribed.get(channel)
+            if watched is None or watched > moment:
+                return False
+            del client.subscribed[channel]
+            self._parts.rooms.unsubscribe(client.id, channel)
+            return True

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..channels import ChannelConfig, can_enter
 from ..delivery.wire import Form
 from ..errors import (
+    BackendUnavailable,
     ChannelFull,
-    ChannelNotFound,
     LoginRequired,
     NotPresent,
     PresenceError,
@@ -128,7 +127,10 @@ class Connections:
                     worker=worker,
                     max_users=config.max_users,
                 )
-            except (ChannelFull, WorkerGone):
+            except BackendUnavailable:
+                raise
+            except PresenceError:
+                # Refused: it is known that nothing was done.
                 client.uncertain.pop(channel, None)
                 raise
             kept = entry.meta if entry is not None and meta is None else meta
@@ -170,8 +172,7 @@ class Connections:
                 changes = self._parts.backend.update(channel, client.id, meta)
             except NotPresent:
                 # The store lost it; the next heartbeat says so, and the client enters again.
-                del client.entered[channel]
-                client.lost.add(channel)
+                self._holdings.lose(client, channel)
                 raise
             entry.meta = meta
         self._parts.announcer.announce(changes)
@@ -196,8 +197,9 @@ class Connections:
             if is_new:
                 self._unsubscribe(client, channel)
             raise
-        if client.closed:
-            self._parts.rooms.forget(client.id, channel)
+        finally:
+            if client.closed:
+                self._parts.rooms.forget(client.id, channel)
         return None if position == (form["epoch"], form["revision"]) else form
 
     def _join(self, client: Client, channel: str, config: ChannelConfig) -> bool:
@@ -222,8 +224,10 @@ class Connections:
     def states(self, client_id: str, channels: tuple[str, ...]) -> dict[str, Any]:
         """The wire form of each channel that the client may view, else ``None``."""
         client = self._parts.clients.get(client_id)
-        for channel in client.subscribed.keys() & set(channels):
-            # Whoever is told of the new form is in its room by then.
-            with suppress(ChannelNotFound):
-                self._states.move_audience(channel)
-        return self._states.forms(channels, client.identity)
+        # Whoever is told the form of their room is told what the next diffs go on with.
+        watched = [channel for channel in channels if channel in client.subscribed]
+        forms = self._states.forms(
+            [name for name in channels if name not in watched], client.identity
+        )
+        forms |= {name: self._states.watched_form(name, client.identity) for name in watched}
+        return {channel: forms[channel] for channel in channels}

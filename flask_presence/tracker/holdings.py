@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..backends.base import SLICE, Key, chunks
 from ..errors import PresenceError, WorkerGone
-from ..model import Reason
+from ..model import Change, Reason
 from .clients import Client, Entry
 from .lease import Lease
 from .parts import Parts, new_epoch
@@ -86,11 +86,13 @@ class Holdings:
         *,
         is_meant: Callable[[Entry], bool] = lambda entry: True,
         are_lost: bool = False,
-    ) -> None:
-        """Take clients out of a channel, many in one step: those who are in and still meant.
+    ) -> list[Client]:
+        """Take clients out of a channel, many in one step, and return those who were: who are in
+        and still meant.
 
         :param are_lost: they neither left nor were evicted, so that they may enter again.
         """
+        out: list[Client] = []
         for some in chunks(sorted(clients, key=lambda client: client.id)):
             with ExitStack() as locks:
                 # In one order; everybody else holds only the lock of one client.
@@ -111,6 +113,12 @@ class Holdings:
                     log.warning("%s could not be left at once: %s", channel, error)
                     self._leave_later(channel, ids)
             self._parts.announcer.announce(changes)
+            out += gone
+        return out
+
+    def lose(self, client: Client, channel: str) -> None:
+        """A client is found not to be in, without having left: it may enter again."""
+        self._forget(client, channel, is_lost=True)
 
     def _forget(self, client: Client, channel: str, *, is_lost: bool) -> None:
         client.entered.pop(channel, None)
@@ -179,14 +187,20 @@ class Holdings:
         while self._lapsing and self._lapsing[0][0] <= self._clock():
             channels |= self._lapsing.popleft()[1]
         for channel in sorted(channels):
-            self._parts.announcer.announce(self._backend.settle(channel).changes)
+            more = True
+            while more:
+                changes, more = self._backend.settle(channel)
+                self._parts.announcer.announce(changes)
 
     def _put_back_who_is_in(self, channel: str, client_ids: Iterable[str]) -> None:
         """A client that entered again while its leaving was queued has just been taken out."""
         for client_id in client_ids:
             client = self._clients.find(client_id)
-            if client is not None and channel in client.entered:
-                self._unheld.add(client)
+            if client is None:
+                continue
+            with client.lock:
+                if channel in client.entered:
+                    self._unheld.add(client)
 
     # Putting back
 
@@ -196,7 +210,7 @@ class Holdings:
                 self._unheld.add(client)
                 continue
             for channel in list(client.entered):
-                self._forget(client, channel, is_lost=True)
+                self.lose(client, channel)
 
     def put_back(self) -> None:
         """Enter again the clients that the store took out, or lost, though they are here."""
@@ -230,12 +244,13 @@ class Holdings:
         except WorkerGone:
             self.lease.replace(worker)
             raise
+        finally:
+            for _, client, _ in some:
+                if client.closed:
+                    self.release(client)
+                elif channel not in client.entered:
+                    self._leave_later(channel, [client.id])
         self._parts.announcer.announce(changes)
-        for _, client, _ in some:
-            if client.closed:
-                self.release(client)
-            elif channel not in client.entered:
-                self._leave_later(channel, [client.id])
 
     # Reconciling
 
@@ -269,20 +284,39 @@ class Holdings:
                 and not held.client.closed
             ]
         )
-        for key in theirs - {Key(channel, client.id) for channel, client, _ in mine}:
-            if not self._is_wanted(key):
-                self._parts.announcer.announce(
-                    self._backend.leave(key.channel, [key.client_id], worker=self.lease.hold())
-                )
+        self._give_up(theirs - {Key(channel, client.id) for channel, client, _ in mine})
         self._reconciled_at = self._clock()
 
-    def _is_wanted(self, key: Key) -> bool:
-        client = self._clients.find(key.client_id)
-        if client is None:
-            return key in self.releases
-        tried = client.uncertain.get(key.channel)
-        is_trying = tried is not None and self._clock() - tried < RECONCILE_SECONDS
-        return key.channel in client.entered or is_trying
+    def _give_up(self, keys: Iterable[Key]) -> None:
+        """Take out of the store whom nobody here wants in."""
+        unknown: dict[str, list[str]] = {}
+        for key in sorted(keys):
+            client = self._clients.find(key.client_id)
+            if client is not None:
+                with client.lock:
+                    changes = self._give_up_one(client, key.channel)
+                self._parts.announcer.announce(changes)
+            elif key not in self.releases:
+                unknown.setdefault(key.channel, []).append(key.client_id)
+        for channel, client_ids in unknown.items():
+            for some in chunks(client_ids):
+                self._parts.announcer.announce(self._leave(channel, some))
+        for client in self._clients.all():
+            for channel, since in list(client.uncertain.items()):
+                if not self._is_recent(since):
+                    client.uncertain.pop(channel, None)
+
+    def _give_up_one(self, client: Client, channel: str) -> list[Change]:
+        tried = client.uncertain.get(channel)
+        if channel in client.entered or (tried is not None and self._is_recent(tried)):
+            return []
+        return self._leave(channel, [client.id])
+
+    def _is_recent(self, moment: float) -> bool:
+        return self._clock() - moment < RECONCILE_SECONDS
+
+    def _leave(self, channel: str, client_ids: list[str]) -> list[Change]:
+        return self._backend.leave(channel, client_ids, worker=self.lease.hold())
 
     def closed_unnoticed(self) -> list[Client]:
         """Clients whose sockets are closed, though nobody said so."""

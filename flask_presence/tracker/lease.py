@@ -74,11 +74,12 @@ class Lease:
             )
         finally:
             self._tried_at = self._clock()
-        self._cursor = renewal.cursor
         if renewal.held:
             self._frozen_at = None
         else:
             self.replace(worker)
+        # Last: what did not arrive here is brought again.
+        self._cursor = renewal.cursor
         return Renewed(renewal, known, asked, self._tried_at)
 
     def replace(self, gone: str) -> None:

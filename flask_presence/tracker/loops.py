@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from .commands import Commands
@@ -76,15 +77,16 @@ class Loops:
         interval = self._parts.settings.renewal_interval
         while not self._stopped.is_set() and not self._holdings.lease.drained:
             went_well = attempt(self.renew, "renew the lease of this presence worker")
-            for callback in self._on_tick:
-                attempt(callback, "look after the scheduled work")
+            self._ill.set()
             self._stopped.wait(interval if went_well else min(interval, RETRY_SECONDS))
 
     def _heal_for_ever(self) -> None:
         while not self._stopped.is_set():
+            attempt(self.heal, "heal the presence of this worker")
+            for callback in self._on_tick:
+                attempt(callback, "look after the scheduled work")
             self._ill.wait()
             self._ill.clear()
-            attempt(self.heal, "heal the presence of this worker")
 
     def _release_for_ever(self) -> None:
         while not self._stopped.is_set():
@@ -98,7 +100,6 @@ class Loops:
     def renew(self) -> None:
         """Renew the lease, and hand on what that brought."""
         self._renewed.append(self._holdings.lease.renew())
-        self._ill.set()
 
     def heal(self) -> None:
         """Obey what other processes told, and put right what is not."""
@@ -107,7 +108,7 @@ class Loops:
         self._holdings.put_back()
         self._holdings.end_silence()
         for channel in self._parts.feed.owed():
-            self._states.push(channel)
+            attempt(partial(self._states.push, channel), f"send the state of {channel}")
         if self._reading is None and self._holdings.is_reconcile_due():
             for client in self._holdings.closed_unnoticed():
                 self._connections.disconnect(client.id, dropped=True)

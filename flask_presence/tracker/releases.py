@@ -21,6 +21,7 @@ class Releases:
         self._lock = threading.Lock()
         self._dropped: dict[str, set[Key]] = {}
         self._leaving: dict[str, set[str]] = {}
+        self._writing: list[set[Key]] = []
 
     def add(
         self, client_id: str, channels: Collection[str], *, dropped_by: str | None = None
@@ -37,10 +38,8 @@ class Releases:
     def __contains__(self, key: Key) -> bool:
         with self._lock:
             return key.client_id in self._leaving.get(key.channel, ()) or any(
-                key in keys for keys in self._dropped.values()
+                key in keys for keys in [*self._dropped.values(), *self._writing]
             )
-
-    # Two may write at once: then some of it is written twice, which changes nothing.
 
     def write_dropped(self) -> set[str]:
         """Give the dropped ones their deadline, and return the channels that they were in.
@@ -50,11 +49,18 @@ class Releases:
         channels: set[str] = set()
         for worker in list(self._dropped):
             with self._lock:
-                keys = set(self._dropped.get(worker, ()))
-            self._backend.release(worker, keys, after=self._grace)
+                keys = self._dropped.pop(worker, set())
+                self._writing.append(keys)
+            try:
+                self._backend.release(worker, keys, after=self._grace)
+            except Exception:
+                with self._lock:
+                    self._dropped.setdefault(worker, set()).update(keys)
+                raise
+            finally:
+                with self._lock:
+                    self._writing.remove(keys)
             channels.update(key.channel for key in keys)
-            with self._lock:
-                _take(self._dropped, worker, keys)
         return channels
 
     def write_leaving(self) -> Iterator[tuple[list[Change], str, list[str]]]:
@@ -63,21 +69,15 @@ class Releases:
         :raises BackendUnavailable: as above.
         """
         for channel in list(self._leaving):
-            while client_ids := self._next_leaving(channel):
-                changes = self._backend.leave(channel, client_ids)
-                with self._lock:
-                    _take(self._leaving, channel, client_ids)
-                yield changes, channel, client_ids
-
-    def _next_leaving(self, channel: str) -> list[str]:
-        with self._lock:
-            return sorted(self._leaving.get(channel, ()))[:SLICE]
-
-
-def _take(
-    queue: dict[str, set[Key]] | dict[str, set[str]], name: str, done: Collection[str | Key]
-) -> None:
-    remaining = queue.get(name, set())
-    remaining.difference_update(done)
-    if not remaining:
-        queue.pop(name, None)
+            with self._lock:
+                client_ids = sorted(self._leaving.pop(channel, ()))
+            while client_ids:
+                some = client_ids[:SLICE]
+                try:
+                    changes = self._backend.leave(channel, some)
+                except Exception:
+                    with self._lock:
+                        self._leaving.setdefault(channel, set()).update(client_ids)
+                    raise
+                del client_ids[:SLICE]
+                yield changes, channel, some

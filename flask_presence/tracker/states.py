@@ -12,6 +12,9 @@ from ..model import Identity, State
 from .parts import Parts
 from .reads import SharedReads
 
+MAX_TURNS = 4
+"""How often a channel may turn while its subscribers are moved."""
+
 
 class States:
     """Reads channels. A read that meets the dead announces their leaving first."""
@@ -75,16 +78,23 @@ class States:
 
         They are owed a state of the new form; whoever heals sends it.
         """
-        registry = self._parts.registry
-        config = registry.resolve(channel)
-        while True:
-            if self._parts.rooms.move_audience(channel, count_only=config.count_only):
+        count_only = self._parts.registry.resolve(channel).count_only
+        for _ in range(MAX_TURNS):
+            if self._parts.rooms.move_audience(channel, count_only=count_only):
                 self.on_owed()
             # A config that was read before everybody was told to forget it decides nothing.
-            latest = registry.resolve(channel)
-            if latest == config:
+            latest = self._parts.registry.resolve(channel).count_only
+            if latest == count_only:
                 return
-            config = latest
+            count_only = latest
+
+    def watched_form(self, channel: str, identity: Identity) -> Form | None:
+        """The wire form for one who watches the channel; ``None`` where they may not view it."""
+        config = self._config_or_none(channel, identity)
+        if config is None:
+            return None
+        self.move_audience(channel)
+        return self.form_for_audience(channel, config)
 
     def form_for_audience(self, channel: str, config: ChannelConfig) -> Form:
         """The state in the form of the room that the channel's subscribers are in."""

@@ -543,11 +543,13 @@ class SQLAlchemyBackend(StepBackend):
 
         def work(connection: Connection) -> int:
             latest = connection.execute(select(func.max(commands.c.number))).scalar()
-            number = (latest or 0) + 1
+            now = self.now(connection)
+            # Never below a number that a store which lost its data may have given before.
+            number = max((latest or 0) + 1, now)
             connection.execute(
                 insert(commands).values(
                     number=number,
-                    at=self.now(connection),
+                    at=now,
                     kind=command.kind,
                     channel=command.channel,
                     user_id=command.user_id,
