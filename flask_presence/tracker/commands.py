@@ -138,7 +138,8 @@ class Commands:
         with client.lock:
             client.lost.discard(channel)
             watched = client.subscribed.get(channel)
-            if watched is None or watched > moment:
+            # Who was meant is out by now; who is in entered since, and goes on watching.
+            if watched is None or watched > moment or channel in client.entered:
                 return False
             del client.subscribed[channel]
             self._parts.rooms.unsubscribe(client.id, channel)

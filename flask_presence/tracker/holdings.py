@@ -302,9 +302,10 @@ class Holdings:
             for some in chunks(client_ids):
                 self._parts.announcer.announce(self._leave(channel, some))
         for client in self._clients.all():
-            for channel, since in list(client.uncertain.items()):
-                if not self._is_recent(since):
-                    client.uncertain.pop(channel, None)
+            with client.lock:
+                for channel, since in list(client.uncertain.items()):
+                    if not self._is_recent(since):
+                        del client.uncertain[channel]
 
     def _give_up_one(self, client: Client, channel: str) -> list[Change]:
         tried = client.uncertain.get(channel)

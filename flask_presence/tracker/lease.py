@@ -15,6 +15,9 @@ from .parts import Parts
 
 log = logging.getLogger(__name__)
 
+PAUSE_SECONDS = 0.5
+"""After the store refused a lease, it is not asked again for a moment."""
+
 
 class Renewed(NamedTuple):
     """A renewal, what was known when it was asked for, and when it was asked for and answered."""
@@ -41,6 +44,7 @@ class Lease:
         self._lock = threading.RLock()
         self._cursor: int | None = None
         self._tried_at = self._clock()
+        self._refused_at = float("-inf")
         self._frozen_at: float | None = None
         self.id: str | None = None
         self.drained = False
@@ -53,11 +57,18 @@ class Lease:
         with self._lock:
             if self.drained:
                 raise BackendUnavailable("This server process is stopping.")
+            if self.id is None and self._clock() - self._refused_at < PAUSE_SECONDS:
+                # Whoever asked now would wait behind all others who do.
+                raise BackendUnavailable("The store gave this process no lease just now.")
             return self.id if self.id is not None else self._begin()
 
     def _begin(self) -> str:
         worker = secrets.token_urlsafe(12)
-        renewal = self._backend.renew(worker, self._timeout, create=True, cursor=self._cursor)
+        try:
+            renewal = self._backend.renew(worker, self._timeout, create=True, cursor=self._cursor)
+        except BackendUnavailable:
+            self._refused_at = self._clock()
+            raise
         if self._cursor is None:
             self._cursor = renewal.cursor
         self.id = worker
@@ -67,6 +78,7 @@ class Lease:
         """Renew once, and take a new id where the lease did not hold."""
         self._notice_freezing()
         try:
+            self._refused_at = float("-inf")
             worker = self.hold()
             known, asked = self._feed.known(), self._clock()
             renewal = self._backend.renew(

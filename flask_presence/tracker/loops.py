@@ -105,8 +105,8 @@ class Loops:
         """Obey what other processes told, and put right what is not."""
         while self._renewed:
             self._take(self._renewed.popleft())
-        self._holdings.put_back()
-        self._holdings.end_silence()
+        attempt(self._holdings.put_back, "put clients back")
+        attempt(self._holdings.end_silence, "end silent clients")
         for channel in self._parts.feed.owed():
             attempt(partial(self._states.push, channel), f"send the state of {channel}")
         if self._reading is None and self._holdings.is_reconcile_due():
