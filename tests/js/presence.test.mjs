@@ -1,6 +1,7 @@
 /** The connection: what is sent when, and what a page hears of it. */
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
+import { stopTime, tick } from "./clock.mjs";
 import { socketStub } from "./socket_stub.mjs";
 import "../../flask_presence/static/presence.js";
 
@@ -12,7 +13,7 @@ let socket;
 let presence;
 
 beforeEach(() => {
-  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  stopTime();
   mock.method(Math, "random", () => 0.5);
   socket = socketStub();
   presence = FlaskPresence.connect({ io: (...call) => Object.assign(socket, { call }) });
@@ -20,7 +21,6 @@ beforeEach(() => {
 
 afterEach(() => {
   presence.close();
-  mock.timers.reset();
   mock.restoreAll();
 });
 
@@ -71,7 +71,7 @@ async function down(reason) {
 }
 
 async function pass(milliseconds) {
-  mock.timers.tick(milliseconds);
+  tick(milliseconds);
   await turn();
 }
 
@@ -984,7 +984,7 @@ test("closed while it waits to connect again, it does not", async () => {
 
   presence.close();
 
-  mock.timers.tick(60000);
+  tick(60000);
 });
 
 test("a broken transport is left to Socket.IO's own reconnecting", async () => {
