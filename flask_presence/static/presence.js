@@ -12,6 +12,8 @@
   const MAX_OPS = 100; // in one batch
   const MAX_NAMES = 50; // in one `state` request, and positions in one heartbeat
   const MAX_KEPT_DIFFS = 256; // while a state is awaited; what is dropped shows as a gap
+  // A page that goes away while it polls tells nobody: its user would stay until the ping runs out.
+  const TRANSPORTS = { transports: ["websocket", "polling"], tryAllTransports: true };
   const MAX_LEFT = 1000; // tombstones beyond twice the users present
   const ACK_TIMEOUT = 10000;
   const STATE_PAUSE = 1000; // a channel's state is asked for at most once in that time
@@ -716,7 +718,7 @@
       this._attempts = 0;
       this._reconnectTimer = null;
       this._beat = this._beat.bind(this);
-      this._socket = io((url || "").replace(/\/+$/, "") + namespace, auth === undefined ? { path } : { path, auth });
+      this._socket = io((url || "").replace(/\/+$/, "") + namespace, { path, ...TRANSPORTS, ...(auth === undefined ? {} : { auth }) });
       this._listen();
     }
 

@@ -117,8 +117,9 @@ test("connect goes to the namespace at the path, with the auth given", () => {
 
   FlaskPresence.connect({ io: (...call) => Object.assign(other, { call }), url: "https://live.example/", path: "/ws", namespace: "/here", auth: { token: "t" } });
 
-  assert.deepEqual(socket.call, ["/presence", { path: "/socket.io" }]);
-  assert.deepEqual(other.call, ["https://live.example/here", { path: "/ws", auth: { token: "t" } }]);
+  const transports = { transports: ["websocket", "polling"], tryAllTransports: true };
+  assert.deepEqual(socket.call, ["/presence", { path: "/socket.io", ...transports }]);
+  assert.deepEqual(other.call, ["https://live.example/here", { path: "/ws", ...transports, auth: { token: "t" } }]);
 });
 
 test("connect without options is the page's one connection until that is closed", () => {
