@@ -136,7 +136,7 @@ class Presence:
         self, app: Flask, settings: Settings, backend: Backend, transport: SocketIOTransport
     ) -> Tracker:
         feed = Feed()
-        rooms = Rooms(transport, feed)
+        rooms = Rooms(transport, feed, hears=backend.carries_events)
         registry = Registry(
             self._rules,
             call=lambda callback: _call_without_request(app, callback),
@@ -144,7 +144,11 @@ class Presence:
             heartbeat_interval=settings.heartbeat_interval,
         )
         announcer = Announcer(
-            rooms, sender=app, app_context=app.app_context, window=settings.batch_window
+            rooms,
+            sender=app,
+            app_context=app.app_context,
+            window=settings.batch_window,
+            hears=backend.carries_events,
         )
         return Tracker(
             backend=backend,

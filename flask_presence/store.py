@@ -17,6 +17,9 @@ from .settings import Settings
 KEY = "PRESENCE_BACKEND"
 GROUP = "flask_presence.backends"
 
+KEPT_SECONDS = 86_400.0
+"""How long keys in Redis outlive the last write or reconcile, at the least."""
+
 
 def make_backend(app: Flask, settings: Settings, db: Any) -> Backend:
     """The backend that the app asks for.
@@ -58,7 +61,7 @@ def _from_url(value: str, app: Flask, settings: Settings, db: Any) -> Backend:
     if scheme == "sqlalchemy":
         return _on_app_database(app, settings, db, rest or None)
     if scheme in ("redis", "rediss", "unix", "redis+sentinel"):
-        raise ValueError(f"{KEY}: this version has no Redis backend yet.")
+        return _redis(value, settings)
     return _on_own_engine(value, app, settings)
 
 
@@ -66,6 +69,22 @@ def _memory(settings: Settings) -> Backend:
     from .backends.memory import MemoryBackend
 
     return MemoryBackend(worker_timeout=settings.worker_timeout)
+
+
+def _redis(url: str, settings: Settings) -> Backend:
+    from .backends.redis import RedisBackend, connect
+
+    try:
+        client = connect(url)
+    except (ValueError, TypeError) as error:
+        scheme = url.split("://")[0]
+        raise ValueError(f"{KEY}: {scheme}://… is no URL of a Redis: {error}.") from error
+    return RedisBackend(
+        client,
+        prefix=settings.key_prefix,
+        worker_timeout=settings.worker_timeout,
+        kept=max(KEPT_SECONDS, 2 * settings.channel_retention),
+    )
 
 
 def _own_file(app: Flask, settings: Settings) -> Backend:

@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..model import Change, Member, Position, Reason, State
 
@@ -87,6 +87,42 @@ class Renewal:
     commands: list[Told] = field(default_factory=list)
 
 
+class Ears(Protocol):
+    """Who is told of the events that a store carries itself."""
+
+    def changed(self, changes: list[Change]) -> None:
+        """These changes were made to a channel that is listened to."""
+
+    def told(self) -> None:
+        """Some process gave a command; the next renewal brings it."""
+
+    def missed(self, channel: str) -> None:
+        """Changes of this channel may have been lost; from now on they come again."""
+
+
+class Listener(ABC):
+    """Brings events of the store to this process, for just the channels that it asked for."""
+
+    @abstractmethod
+    def add(self, channel: str) -> None:
+        """Bring the changes of a channel: all those from the return of this call on.
+
+        :raises BackendUnavailable: the store did not confirm it in time.
+        """
+
+    @abstractmethod
+    def discard(self, channel: str) -> None:
+        """Bring the changes of a channel no longer."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Receive until `close`, over as many connections as it takes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let `run` end."""
+
+
 class Backend(ABC):
     """Keeps who is in which channel, for all processes of an app.
 
@@ -100,6 +136,9 @@ class Backend(ABC):
 
     shared = True
     """Do several processes see the same members?"""
+
+    carries_events = False
+    """Does a step that makes changes also bring them to every process that listens?"""
 
     def __init__(self, *, worker_timeout: float = 15) -> None:
         self._mercy = worker_timeout
@@ -304,6 +343,10 @@ class Backend(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most stores need nothing
         """Make what the store needs, such as tables; any number of times."""
+
+    def listen(self, ears: Ears) -> Listener:
+        """Begin to listen for events, where the store carries them."""
+        raise NotImplementedError
 
     def after_fork(self) -> None:  # noqa: B027 - likewise
         """Let go of connections that belong to the parent process."""

@@ -2,6 +2,7 @@
 
 from .announcer import Announcer
 from .feed import Feed
+from .interest import Interest
 from .rooms import Rooms, Transport
 
-__all__ = ["Announcer", "Feed", "Rooms", "Transport"]
+__all__ = ["Announcer", "Feed", "Interest", "Rooms", "Transport"]

@@ -24,6 +24,7 @@ class Announcer:
     :param sender: who signals come from, the app.
     :param app_context: the context in which receivers run.
     :param window: seconds for which the changes of a channel gather.
+    :param hears: do changes come back as events of the store? Then only those that do are sent.
     """
 
     def __init__(
@@ -33,19 +34,30 @@ class Announcer:
         sender: Any,
         app_context: Callable[[], AbstractContextManager[Any]],
         window: float,
+        hears: bool = False,
     ) -> None:
         self._rooms = rooms
         self._sender = sender
         self._app_context = app_context
         self._window = window
+        self._hears = hears
         self._lock = threading.Lock()
         self._pending: list[Change] = []
         self._wake: Any = None
 
     def announce(self, changes: Sequence[Change]) -> None:
         """Tell the world; call it after the commit and outside of any lock."""
-        if not changes:
-            return
+        if changes and not self._hears:
+            self._send_soon(changes)
+        for change in changes:
+            self._signal(change)
+
+    def hear(self, changes: Sequence[Change]) -> None:
+        """Tell subscribers of changes that the store brought as events."""
+        if changes and self._rooms.has_audience(changes[0].channel):
+            self._send_soon(changes)
+
+    def _send_soon(self, changes: Sequence[Change]) -> None:
         with self._lock:
             self._pending.extend(changes)
         wake = self._wake
@@ -53,8 +65,6 @@ class Announcer:
             self.flush() if wake is None else wake.set()
         except Exception:
             log.exception("Presence diffs could not be sent")
-        for change in changes:
-            self._signal(change)
 
     def flush(self) -> None:
         """Send everything that gathered."""

@@ -137,13 +137,20 @@ class Feed:
             return {name: watched.known for name, watched in self._watched.items()}
 
     def compare(
-        self, before: Mapping[str, Position], now: Mapping[str, Position], *, diffs_arrive: bool
+        self,
+        before: Mapping[str, Position],
+        now: Mapping[str, Position],
+        *,
+        diffs_arrive: bool,
+        hears: bool = False,
     ) -> Verdict:
         """Hold what a renewal brought against what was sent.
 
         :param before: what was known before the store was asked.
         :param diffs_arrive: do diffs of other processes reach the subscribers by themselves? Then
             whoever misses one finds out by its position, and nobody is behind only for being so.
+        :param hears: does this process send all diffs, once it has heard of the changes? Then
+            what was known one renewal ago has been sent, or is missing.
         """
         verdict = Verdict([], {})
         with self._lock:
@@ -152,6 +159,7 @@ class Feed:
                 if watched is None or watched.sent is None:
                     continue
                 watched.older, watched.newer = watched.newer, position
+                due = watched.older if hears else position
                 known = before.get(name, NOWHERE)
                 if position.epoch == known.epoch and position.revision < known.revision:
                     if position.epoch is not None:
@@ -162,7 +170,7 @@ class Feed:
                     verdict.behind.append(name)
                 elif diffs_arrive:
                     watched.replace(position)
-                elif position.revision > watched.sent.revision:
+                elif due and due.epoch == position.epoch and due.revision > watched.sent.revision:
                     verdict.behind.append(name)
         return verdict
 

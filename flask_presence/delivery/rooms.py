@@ -60,11 +60,15 @@ class _Audience:
 
 
 class Rooms:
-    """Lets clients of this process in and out, and sends to those who are in."""
+    """Lets clients of this process in and out, and sends to those who are in.
 
-    def __init__(self, transport: Transport, feed: Feed) -> None:
+    :param hears: does every process hear of each change by itself? Then none sends for others.
+    """
+
+    def __init__(self, transport: Transport, feed: Feed, *, hears: bool = False) -> None:
         self._transport = transport
         self._feed = feed
+        self._hears = hears
         self._lock = threading.RLock()
         self._audiences: dict[str, _Audience] = {}
 
@@ -76,7 +80,8 @@ class Rooms:
 
     @property
     def crosses_processes(self) -> bool:
-        return self._transport.crosses_processes
+        """Does what one process sends reach the subscribers of all?"""
+        return self._transport.crosses_processes and not self._hears
 
     def has_audience(self, channel: str) -> bool:
         """Has the channel a subscriber in this process?"""
@@ -136,7 +141,7 @@ class Rooms:
 
     def send_diff(self, diff: Diff) -> None:
         """Send a diff to all its subscribers."""
-        local = not self._transport.crosses_processes
+        local = not self.crosses_processes
         if local and not self.has_audience(diff.channel):
             return
         self._transport.emit("diff", diff.forms.full, full_room(diff.channel), local=local)

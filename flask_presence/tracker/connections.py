@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..channels import ChannelConfig, can_enter
+from ..delivery import Interest
 from ..delivery.wire import Form
 from ..errors import (
     BackendUnavailable,
@@ -33,12 +34,18 @@ class Connections:
     """The operations of this process's own clients, whose members its worker holds."""
 
     def __init__(
-        self, parts: Parts, holdings: Holdings, states: States, commands: Commands
+        self,
+        parts: Parts,
+        holdings: Holdings,
+        states: States,
+        commands: Commands,
+        interest: Interest,
     ) -> None:
         self._parts = parts
         self._holdings = holdings
         self._states = states
         self._commands = commands
+        self._interest = interest
 
     def connect(self, client_id: str, identity: Identity, *, is_real: bool = True) -> None:
         """A client is there; it is in no channel yet."""
@@ -189,7 +196,8 @@ class Connections:
         """
         client = self._parts.clients.get(client_id)
         config = self._states.viewable(channel, client.identity)
-        is_new = self._join(client, channel, config)
+        with self._interest.of(channel):
+            is_new = self._join(client, channel, config)
         try:
             self._states.move_audience(channel)
             form = self._states.form_for_audience(channel, config)

@@ -10,6 +10,7 @@ from typing import Any
 
 from .commands import Commands
 from .connections import Connections
+from .hearing import Hearing
 from .holdings import Holdings, Reading
 from .lease import Renewed
 from .parts import Parts, Runtime, attempt, new_epoch
@@ -33,6 +34,7 @@ class Loops:
         states: States,
         commands: Commands,
         connections: Connections,
+        hearing: Hearing,
         *,
         on_tick: Sequence[Callable[[], None]],
     ) -> None:
@@ -42,6 +44,7 @@ class Loops:
         self._states = states
         self._commands = commands
         self._connections = connections
+        self._hearing = hearing
         self._on_tick = on_tick
         self._lock = threading.Lock()
         self._stopped: Any = None
@@ -54,14 +57,19 @@ class Loops:
             if self._stopped is not None:
                 return False
             self._stopped = self._runtime.event()
+        self._renewal_due = self._runtime.event()
         self._ill = self._runtime.event()
         self._released = self._runtime.event()
         self._holdings.wake = self._released.set
         self._states.on_owed = self._ill.set
+        self._hearing.on_owed = self._ill.set
+        self._hearing.on_told = self._renewal_due.set
         self._parts.announcer.begin(self._runtime.event())
         self._runtime.spawn(self._renew_for_ever)
         self._runtime.spawn(self._heal_for_ever)
         self._runtime.spawn(self._release_for_ever)
+        if self._hearing.listener is not None:
+            self._runtime.spawn(self._hearing.listener.run)
         self._runtime.spawn(lambda: self._parts.announcer.run(self._runtime.sleep))
         return True
 
@@ -69,16 +77,20 @@ class Loops:
         """Let the loops end."""
         if self._stopped is not None:
             self._stopped.set()
+            self._renewal_due.set()
             self._ill.set()
             self._released.set()
             self._parts.announcer.end()
+            if self._hearing.listener is not None:
+                self._hearing.listener.close()
 
     def _renew_for_ever(self) -> None:
         interval = self._parts.settings.renewal_interval
         while not self._stopped.is_set() and not self._holdings.lease.drained:
             went_well = attempt(self.renew, "renew the lease of this presence worker")
             self._ill.set()
-            self._stopped.wait(interval if went_well else min(interval, RETRY_SECONDS))
+            self._renewal_due.wait(interval if went_well else min(interval, RETRY_SECONDS))
+            self._renewal_due.clear()
 
     def _heal_for_ever(self) -> None:
         while not self._stopped.is_set():
@@ -107,6 +119,7 @@ class Loops:
             self._take(self._renewed.popleft())
         attempt(self._holdings.put_back, "put clients back")
         attempt(self._holdings.end_silence, "end silent clients")
+        attempt(self._hearing.interest.sweep, "listen to fewer channels")
         for channel in self._parts.feed.owed():
             attempt(partial(self._states.push, channel), f"send the state of {channel}")
         if self._reading is None and self._holdings.is_reconcile_due():
@@ -122,7 +135,10 @@ class Loops:
             reading, self._reading = self._reading, None
             attempt(lambda: self._holdings.reconcile(reading), "reconcile with the store")
         verdict = self._parts.feed.compare(
-            known, renewal.positions, diffs_arrive=self._parts.rooms.crosses_processes
+            known,
+            renewal.positions,
+            diffs_arrive=self._parts.rooms.crosses_processes,
+            hears=self._parts.backend.carries_events,
         )
         for channel in [*verdict.rolled_back, *verdict.behind]:
             self._parts.feed.owe(channel)

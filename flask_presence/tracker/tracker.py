@@ -14,6 +14,7 @@ from ..settings import Settings
 from .clients import Clients
 from .commands import Commands
 from .connections import Connections
+from .hearing import Hearing
 from .holdings import Holdings
 from .loops import Loops
 from .parts import Parts, Runtime, new_epoch
@@ -49,7 +50,10 @@ class Tracker:
         self.holdings = Holdings(parts)
         self.states = States(parts)
         self.commands = Commands(parts, self.holdings, self.states)
-        self.connections = Connections(parts, self.holdings, self.states, self.commands)
+        self.hearing = Hearing(parts)
+        self.connections = Connections(
+            parts, self.holdings, self.states, self.commands, self.hearing.interest
+        )
         self.loops = Loops(
             parts,
             self._runtime,
@@ -57,6 +61,7 @@ class Tracker:
             self.states,
             self.commands,
             self.connections,
+            self.hearing,
             on_tick=self._on_tick,
         )
 

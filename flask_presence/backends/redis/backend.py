@@ -1,0 +1,299 @@
+"""The backend on Redis: each verb is one Lua script, which also publishes what it changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from ...errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
+from ...model import NOWHERE, Change, Member, Position, Reason, State
+from ..base import (
+    SLICE,
+    Backend,
+    Command,
+    Ears,
+    Evicted,
+    Key,
+    Listener,
+    Pruned,
+    Reading,
+    Renewal,
+    Told,
+    chunks,
+)
+from ..steps import Row, milliseconds, users_of
+from .events import changes_of
+from .listener import RedisListener
+from .server import Server
+
+
+class RedisBackend(Backend):
+    """Members in one Redis or Valkey, 6.2 or later.
+
+    :param client: a ``redis.Redis`` whose connections have timeouts and do not retry by
+        themselves, as `connect` makes it.
+    :param prefix: keys and events start with it.
+    :param kept: seconds for which keys outlive the last write, at the least; more than the
+        retention of empty channels.
+    :param clock: gives seconds instead of the server's clock; for tests only.
+    """
+
+    carries_events = True
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        prefix: str = "presence",
+        worker_timeout: float = 15,
+        kept: float = 86_400,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(worker_timeout=worker_timeout)
+        self.server = Server(
+            client, prefix=prefix, kept=kept, clock=clock, on_failure=self.note_failure
+        )
+
+    # Members
+
+    def enter(
+        self,
+        member: Member,
+        *,
+        epoch: str,
+        worker: str | None = None,
+        timeout: float | None = None,
+        max_users: int | None = None,
+    ) -> list[Change]:
+        status, *rest = self.server.run_once(
+            "enter",
+            member.channel,
+            epoch,
+            member.client_id,
+            member.user_id or "",
+            member.info,
+            member.meta or "",
+            worker or "",
+            milliseconds(timeout or 0),
+            "" if max_users is None else max_users,
+        )
+        if status == "worker_gone":
+            raise WorkerGone(f"The store holds no lease for worker {worker}.")
+        if status == "taken":
+            raise ClientIdTaken(
+                f"Client {member.client_id!r} is in {member.channel} as another user."
+            )
+        if status == "full":
+            raise ChannelFull(f"{member.channel} has its {max_users} users.")
+        return changes_of(member.channel, rest[0])
+
+    def hold(
+        self, channel: str, members: Sequence[Member], *, epoch: str, worker: str
+    ) -> list[Change]:
+        if not members:
+            return []
+        rows = [
+            text
+            for member in members
+            for text in (member.client_id, member.user_id or "", member.info, member.meta or "")
+        ]
+        status, *rest = self.server.run_once("hold", channel, epoch, worker, *rows)
+        if status == "worker_gone":
+            raise WorkerGone(f"The store holds no lease for worker {worker}.")
+        return changes_of(channel, rest[0])
+
+    def update(self, channel: str, client_id: str, meta: str) -> list[Change]:
+        status, *rest = self.server.run_once("update", channel, client_id, meta)
+        if status == "not_present":
+            raise NotPresent(f"Client {client_id!r} is not in {channel}.")
+        return changes_of(channel, rest[0])
+
+    def leave(
+        self,
+        channel: str,
+        client_ids: Collection[str],
+        *,
+        reason: Reason = "left",
+        user_id: str | None = None,
+        worker: str | None = None,
+    ) -> list[Change]:
+        _, text = self.server.run_once(
+            "leave", channel, reason, user_id or "", worker or "", *client_ids
+        )
+        return changes_of(channel, text)
+
+    def touch(self, channel: str, client_id: str, timeout: float) -> bool:
+        _, is_in = self.server.run("touch", channel, client_id, milliseconds(timeout))
+        return bool(is_in)
+
+    def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
+        for some in chunks(sorted(keys)):
+            flat = [text for key in some for text in key]
+            self.server.run("release", worker, milliseconds(after), *flat)
+
+    def evict(
+        self,
+        channel: str,
+        *,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        reason: Reason | None = None,
+    ) -> Evicted:
+        _, text, more, held = self.server.run_once(
+            "evict", channel, user_id or "", client_id or "", reason or "", SLICE
+        )
+        return Evicted(changes_of(channel, text), bool(more), bool(held))
+
+    # Workers
+
+    def renew(
+        self,
+        worker: str,
+        timeout: float,
+        *,
+        create: bool = False,
+        channels: Collection[str] = (),
+        cursor: int | None = None,
+    ) -> Renewal:
+        slices = list(chunks(channels)) or [[]]
+        held, latest, positions, commands = self._renew(worker, timeout, create, cursor, slices[0])
+        for some in slices[1:]:
+            # Nobody would hold the lease against a process for watching many channels.
+            positions |= self._renew(worker, timeout, False, None, some)[2]
+        return Renewal(held, latest, positions, commands)
+
+    def _renew(
+        self, worker: str, timeout: float, create: bool, cursor: int | None, channels: list[str]
+    ) -> tuple[bool, int, dict[str, Position], list[Told]]:
+        _, now, held, latest, found, commands = self.server.run(
+            "renew",
+            worker,
+            milliseconds(timeout),
+            int(create),
+            "" if cursor is None else cursor,
+            *channels,
+        )
+        self.server.set_clock(int(now))
+        pairs = zip(found[::2], found[1::2], strict=True)
+        positions = {
+            name: Position(epoch, int(revision)) if epoch else NOWHERE
+            for name, (epoch, revision) in zip(channels, pairs, strict=True)
+        }
+        return bool(held), int(latest), positions, [_told(text, int(now)) for text in commands]
+
+    def end_worker(self, worker: str, *, after: float) -> None:
+        self.server.run("end_worker", worker, milliseconds(after))
+
+    def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
+        members: list[Key] = []
+        while True:
+            _, flat, are_in = self.server.run(
+                "members_of_worker", worker, *(after or ("", "")), limit
+            )
+            page = [Key(*pair) for pair in zip(flat[::2], flat[1::2], strict=True)]
+            members += [key for key, is_in in zip(page, are_in, strict=True) if is_in]
+            if len(page) < limit or len(members) >= limit:
+                return members[:limit]
+            after = page[-1]
+
+    # Ending what is due
+
+    def settle(self, channel: str) -> Pruned:
+        _, text, more = self.server.run_once("settle", channel, int(self.spares_leases), SLICE)
+        return Pruned(changes_of(channel, text), bool(more))
+
+    def due(self, limit: int) -> list[str]:
+        _, names, ahead = self.server.run("due", int(self.spares_leases), limit)
+        for name in ahead:
+            self._rewind(name)
+        return sorted(set(names))
+
+    def _rewind(self, channel: str) -> None:
+        cursor = "0"
+        while True:
+            _, cursor = self.server.run("rewind", channel, cursor, SLICE)
+            if cursor == "0":
+                return
+
+    # Reading
+
+    def state(self, channel: str) -> Reading:
+        return self._read(channel, with_users=True)
+
+    def count(self, channel: str) -> Reading:
+        return self._read(channel, with_users=False)
+
+    def _read(self, channel: str, *, with_users: bool) -> Reading:
+        status, *rest = self.server.run("state", channel, int(self.spares_leases), int(with_users))
+        if status == "due":
+            return Reading(None, self.settle(channel).changes)
+        if status == "none":
+            return Reading(State(channel), [])
+        epoch, revision, count, anonymous, users = rest
+        return Reading(
+            State(channel, epoch, revision, count, anonymous, users_of(_rows(users))), []
+        )
+
+    def channels(self, prefix: str | None = None) -> dict[str, int]:
+        found: dict[str, int] = {}
+        after = ""
+        while True:
+            _, flat, after = self.server.run("channels", prefix or "", after, SLICE)
+            found.update(zip(flat[::2], flat[1::2], strict=True))
+            if not after:
+                return found
+
+    def channels_of(self, *, user_id: str | None = None, client_id: str | None = None) -> list[str]:
+        whose = ("client", client_id) if user_id is None else ("user", user_id)
+        _, names = self.server.run("channels_of", *whose)
+        return sorted(names)
+
+    # Upkeep
+
+    def reset_epoch(self, channel: str, old: str, new: str) -> bool:
+        _, was_old = self.server.run("reset_epoch", channel, old, new)
+        return bool(was_old)
+
+    def drop_empty_channels(self, retention: float) -> int:
+        dropped = 0
+        while True:
+            _, some, more = self.server.run("drop_empty_channels", milliseconds(retention), SLICE)
+            dropped += int(some)
+            if not more:
+                return dropped
+
+    def tell(self, command: Command) -> int:
+        fields = [
+            command.kind,
+            command.channel,
+            command.user_id,
+            command.client_id,
+            command.reason,
+        ]
+        _, number = self.server.run_once("tell", json.dumps(fields))
+        return int(number)
+
+    def check(self) -> None:
+        self.server.check()
+
+    def listen(self, ears: Ears) -> Listener:
+        return RedisListener(self.server, ears)
+
+    def after_fork(self) -> None:
+        self.server.after_fork()
+
+    def close(self) -> None:
+        self.server.close()
+
+
+def _told(text: str, now: int) -> Told:
+    number, at, fields = json.loads(text)
+    return Told(int(number), max(0, now - at) / 1000, Command(*json.loads(fields)))
+
+
+def _rows(users: Iterable[str]) -> Iterable[Row]:
+    """The rows of all users, as ``scene.lua`` writes them."""
+    for user_id, rows in json.loads(f"[{','.join(users)}]"):
+        for client_id, info, meta, place, named, wrote, *_ in rows:
+            yield Row(client_id, user_id, info, meta or None, place, named, wrote)

@@ -1,0 +1,161 @@
+"""One connection of this process on which Redis sends the changes of the channels asked for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+
+from ...errors import BackendUnavailable
+from ..base import Ears, Listener, chunks
+from .events import changes_of
+from .server import Server
+
+log = logging.getLogger(__name__)
+
+CONFIRM_SECONDS = 1.0
+"""How long a subscription may take to be confirmed."""
+
+PING_SECONDS = 3.0
+"""After so much silence the server is asked whether it is there; after twice that it is not."""
+
+RECONNECT_SECONDS = 0.5
+
+
+class RedisListener(Listener):
+    """Subscribed to the commands of all processes, and to one event name for each channel.
+
+    The wire keeps the order of what is sent under the lock, and confirmations come in that order:
+    a channel is listened to once none of its subscriptions is unconfirmed.
+    """
+
+    def __init__(self, server: Server, ears: Ears) -> None:
+        self._server = server
+        self._ears = ears
+        self._diffs = f"{server.events}:diff:"
+        self._commands = f"{server.events}:commands"
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._pubsub: Any = None
+        self._confirmed: dict[str, threading.Event] = {}
+        self._unconfirmed: dict[str, int] = {}
+        self._cut: set[str] = set()
+
+    def add(self, channel: str) -> None:
+        with self._lock:
+            confirmed = self._confirmed.get(channel)
+            if confirmed is None:
+                confirmed = self._confirmed[channel] = threading.Event()
+                self._subscribe([channel])
+        if not confirmed.wait(CONFIRM_SECONDS):
+            raise BackendUnavailable(
+                f"The presence store {self._server.where} sends no events just now."
+            )
+
+    def discard(self, channel: str) -> None:
+        with self._lock:
+            self._cut.discard(channel)
+            if self._confirmed.pop(channel, None) is not None and self._pubsub is not None:
+                self._send(self._pubsub.unsubscribe, [self._diffs + channel])
+
+    def run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._listen()
+            except (redis.RedisError, OSError) as error:
+                if not self._closed.is_set():
+                    log.warning("Presence hears nothing from %s: %s", self._server.where, error)
+            except Exception:
+                log.exception("Presence stopped hearing from %s", self._server.where)
+            self._hang_up()
+            self._closed.wait(RECONNECT_SECONDS)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._hang_up()
+
+    def _listen(self) -> None:
+        pubsub = self._connect()
+        is_asked = False
+        while not self._closed.is_set():
+            message = pubsub.get_message(timeout=PING_SECONDS)
+            if message is not None:
+                is_asked = False
+                self._take(message)
+            elif is_asked:
+                raise redis.TimeoutError("it answers no ping")
+            else:
+                is_asked = True
+                with self._lock:
+                    pubsub.ping()
+
+    def _connect(self) -> Any:
+        pubsub = self._server.client.pubsub()
+        try:
+            pubsub.subscribe(self._commands)
+        except BaseException:
+            pubsub.close()
+            raise
+        with self._lock:
+            self._pubsub = pubsub
+            self._subscribe(self._confirmed)
+        # A command may have been given while nobody listened.
+        self._ears.told()
+        return pubsub
+
+    def _hang_up(self) -> None:
+        with self._lock:
+            pubsub, self._pubsub = self._pubsub, None
+            self._unconfirmed.clear()
+            for channel, confirmed in self._confirmed.items():
+                confirmed.clear()
+                self._cut.add(channel)
+        if pubsub is not None:
+            pubsub.close()
+
+    def _subscribe(self, channels: Iterable[str]) -> None:
+        if self._pubsub is None:
+            return
+        for some in chunks(channels):
+            for channel in some:
+                self._unconfirmed[channel] = self._unconfirmed.get(channel, 0) + 1
+            self._send(self._pubsub.subscribe, [self._diffs + channel for channel in some])
+
+    @staticmethod
+    def _send(command: Any, names: list[str]) -> None:
+        try:
+            command(*names)
+        except (redis.RedisError, OSError) as error:
+            # Whoever reads notices too, and begins anew.
+            log.debug("Presence could not change what it listens to: %s", error)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind, name = message["type"], _text(message["channel"] or b"")
+        if kind == "subscribe" and name.startswith(self._diffs):
+            self._confirm(name.removeprefix(self._diffs))
+        elif kind == "message" and name == self._commands:
+            self._ears.told()
+        elif kind == "message":
+            channel = name.removeprefix(self._diffs)
+            self._ears.changed(changes_of(channel, _text(message["data"])))
+
+    def _confirm(self, channel: str) -> None:
+        with self._lock:
+            left = self._unconfirmed.get(channel, 1) - 1
+            if left:
+                self._unconfirmed[channel] = left
+                return
+            self._unconfirmed.pop(channel, None)
+            was_cut = channel in self._cut
+            self._cut.discard(channel)
+            if channel in self._confirmed:
+                self._confirmed[channel].set()
+        if was_cut:
+            self._ears.missed(channel)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,18 @@
+-- Forgets old commands, and a slice of the channels that have been empty for long.
+-- ARGV   ms, slice
+-- reply  ok, how many were forgotten, 1 where there may be more
+local span, slice = tonumber(ARGV[7]), tonumber(ARGV[8])
+
+-- The last command stays: the next one's number comes after it.
+local last = redis.call('ZREVRANGE', key('commands'), 0, 0, 'WITHSCORES')[2]
+if last then
+  redis.call('ZREMRANGEBYSCORE', key('commands'), '-inf', math.min(now - 600000, last - 1))
+end
+
+local names = redis.call('ZRANGEBYSCORE', key('vacated'), '-inf', now - span, 'LIMIT', 0, slice)
+local dropped = 0
+for _, name in ipairs(names) do
+  dropped = dropped + redis.call('EXISTS', key('channel', name))
+  forget_channel(name)
+end
+return {'ok', dropped, #names == slice and 1 or 0}

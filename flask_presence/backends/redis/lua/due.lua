@@ -1,0 +1,48 @@
+-- Finds channels with due members, ends leases that ran out, and forgets workers that hold nobody.
+-- ARGV   1 where leases are spared, how many members to look at
+-- reply  ok, {channel, ...}, {channel whose deadlines may be too far ahead, ...}
+local spared, limit = ARGV[7] == '1', tonumber(ARGV[8])
+
+local over, known = {}, {}
+local workers = redis.call('HKEYS', key('workers'))
+for _, worker in ipairs(workers) do
+  known[worker] = true
+  local lease = lease_of(worker)
+  if lease.ends > now + lease.span then
+    set_lease(worker, lease.status, now + lease.span, lease.span)
+  elseif is_over(lease, spared) then
+    if lease.status == 'alive' then
+      set_lease(worker, 'lost', lease.ends, lease.span)
+    end
+    over[#over + 1] = worker
+  end
+end
+for _, worker in ipairs(redis.call('SMEMBERS', key('holders'))) do
+  if not known[worker] then
+    over[#over + 1] = worker
+  end
+end
+
+local names = redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, limit)
+local is_named = {}
+for _, worker in ipairs(over) do
+  local members = redis.call('ZRANGE', key('held', worker), 0, limit - 1)
+  for _, member in ipairs(members) do
+    local name = string.match(member, '^(%Z+)')
+    if not is_named[name] then
+      is_named[name] = true
+      if redis.call('EXISTS', key('channel', name)) == 1 then
+        names[#names + 1] = name
+      end
+    end
+    if redis.call('HGET', key('channel', name), 'w:' .. worker) == false then
+      redis.call('ZREM', key('held', worker), member)
+    end
+  end
+  if #members == 0 then
+    redis.call('HDEL', key('workers'), worker)
+    redis.call('SREM', key('holders'), worker)
+  end
+end
+local ahead = redis.call('ZRANGEBYSCORE', key('ahead'), '(' .. now, '+inf', 'LIMIT', 0, limit)
+return {'ok', names, ahead}

@@ -1,0 +1,55 @@
+-- Takes a user, a client or everyone out of a channel, a slice at a time.
+-- ARGV   channel, user or '', client or '', reason or '', slice
+-- reply  ok, changes, 1 where there are more, 1 where a worker held any
+local name, user, client, reason, slice = unpack(ARGV, 7)
+slice = tonumber(slice)
+
+local said = recall()
+if said then
+  return said
+end
+local scene = open(name)
+if not scene then
+  return {'ok', '', 0, 0}
+end
+local clients = {}
+if client ~= '' then
+  clients[1] = client
+elseif user ~= '' then
+  for id in pairs(group_of(scene, user).rows) do
+    clients[#clients + 1] = id
+  end
+else
+  local cursor, page = '0', {}
+  repeat
+    cursor, page = unpack(redis.call('HSCAN', key('clients', name), cursor, 'COUNT', slice))
+  until #page > 0 or cursor == '0'
+  for i = 1, math.min(#page, 2 * slice), 2 do
+    clients[#clients + 1] = page[i]
+  end
+end
+if #clients == 0 then
+  return {'ok', '', 0, 0}
+end
+
+local gone, held = {}, 0
+for _, id in ipairs(clients) do
+  local row, group = find(scene, id)
+  if row then
+    gone[#gone + 1] = {row, group}
+    held = row[WORKER] and 1 or held
+  end
+end
+if #gone == 0 then
+  return {'ok', '', 0, 0}
+end
+take_out(scene, gone, function(rows)
+  for _, row in ipairs(rows) do
+    if row[WORKER] and reason == '' then
+      return 'evicted'
+    end
+  end
+  return reason ~= '' and reason or 'left'
+end)
+local is_everyone = client == '' and user == ''
+return answer({'ok', close(scene), is_everyone and scene.clients > 0 and 1 or 0, held})

@@ -1,0 +1,32 @@
+-- Pages through what a worker holds, and keeps it from expiring.
+-- ARGV   worker, channel, client or both '', limit
+-- reply  ok, {channel, client, ...} as the page begins, {whether each is in, ...}
+local worker, channel, client, limit = unpack(ARGV, 7)
+
+local first = channel == '' and '-' or '(' .. channel .. NUL .. client
+local page = redis.call('ZRANGEBYLEX', key('held', worker), first, '+', 'LIMIT', 0, limit)
+local whole, members, is_in = {}, {}, {}
+for _, member in ipairs(page) do
+  local name, id = string.match(member, '^(%Z+)%z(.*)$')
+  if whole[name] == nil then
+    whole[name] = read_channel(name) and true or false
+    for _, kind in ipairs({'channel', 'users', 'clients', 'deadlines'}) do
+      keep_alive(key(kind, name), keep)
+    end
+  end
+  local pointer = whole[name] and redis.call('HGET', key('clients', name), id)
+  if pointer then
+    keep_alive(key('client', id), keep)
+    keep_alive(key('user', string.sub(pointer, 2)), keep)
+  else
+    redis.call('ZREM', key('held', worker), member)
+  end
+  members[#members + 1] = name
+  members[#members + 1] = id
+  is_in[#is_in + 1] = pointer and 1 or 0
+end
+for _, kind in ipairs({'occupied', 'due', 'ahead'}) do
+  keep_alive(key(kind), keep)
+end
+keep_alive(key('held', worker), keep)
+return {'ok', members, is_in}

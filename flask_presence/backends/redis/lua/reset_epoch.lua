@@ -1,0 +1,10 @@
+-- Gives a channel a new epoch where it still has the old one.
+-- ARGV   channel, old epoch, new epoch
+-- reply  ok, 1 where it was so
+local name, old, new = unpack(ARGV, 7)
+
+if redis.call('HGET', key('channel', name), 'epoch') ~= old then
+  return {'ok', 0}
+end
+redis.call('HSET', key('channel', name), 'epoch', new)
+return {'ok', 1}

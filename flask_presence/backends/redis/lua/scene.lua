@@ -1,0 +1,302 @@
+-- One channel in one step: rows of a user come and go, and what others see of that user before and
+-- after decides whether there is a change.
+local CLIENT, INFO, META, PLACE, NAMED, WROTE, WORKER, SPAN = 1, 2, 3, 4, 5, 6, 7, 8
+local NUL = string.char(0)
+
+local function read_channel(name)
+  local flat = redis.call('HGETALL', key('channel', name))
+  local channel = {name = name, holders = {}}
+  for i = 1, #flat, 2 do
+    local field, value = flat[i], flat[i + 1]
+    if field == 'epoch' then
+      channel.epoch = value
+    elseif string.sub(field, 1, 2) == 'w:' then
+      channel.holders[string.sub(field, 3)] = tonumber(value)
+    else
+      channel[field] = tonumber(value)
+    end
+  end
+  -- A channel that lost one of its keys is lost.
+  local is_whole = channel.epoch
+    and redis.call('HLEN', key('users', name)) == channel.count
+    and redis.call('HLEN', key('clients', name)) == channel.clients
+    and redis.call('ZCARD', key('deadlines', name)) == channel.waiting
+  return is_whole and channel or nil
+end
+
+local function forget_channel(name)
+  redis.call('DEL', key('channel', name), key('users', name), key('clients', name), key('deadlines', name))
+  for _, kind in ipairs({'occupied', 'vacated', 'due', 'ahead'}) do
+    redis.call('ZREM', key(kind), name)
+  end
+end
+
+-- The channel with nothing changed yet; nil where there is none and no epoch to make one with.
+local function open(name, epoch)
+  local scene = read_channel(name)
+  if not scene then
+    if not epoch then
+      return nil
+    end
+    forget_channel(name)
+    scene = {name = name, epoch = epoch, revision = 0, writes = 0, count = 0, anonymous = 0,
+             clients = 0, waiting = 0, holders = {}}
+  end
+  scene.groups, scene.touched, scene.changes, scene.keep = {}, {}, {}, keep
+  return scene
+end
+
+-- Whoever is counted as one: a user's rows by client, or an anonymous client's single one.
+local function group_of(scene, user, client)
+  local id = user and 'u' .. user or 'a' .. client
+  local group = scene.groups[id]
+  if not group then
+    group = {user = user or false, client = client, rows = {}}
+    scene.groups[id] = group
+    local text = user and redis.call('HGET', key('users', scene.name), user)
+    for _, row in ipairs(text and cjson.decode(text)[2] or {}) do
+      group.rows[row[CLIENT]] = row
+    end
+  end
+  return group
+end
+
+-- A client's row and its group, or nil.
+local function find(scene, client)
+  local text = redis.call('HGET', key('clients', scene.name), client)
+  if not text then
+    return nil
+  end
+  local rest = string.sub(text, 2)
+  if string.sub(text, 1, 1) == 'u' then
+    local group = group_of(scene, rest)
+    return group.rows[client], group
+  end
+  local group = group_of(scene, nil, client)
+  group.rows[client] = group.rows[client] or cjson.decode(rest)
+  return group.rows[client], group
+end
+
+local function next_write(scene)
+  scene.writes = scene.writes + 1
+  return scene.writes
+end
+
+-- What others see of a group: info and meta; nil where it has no rows.
+local function seen(group)
+  local newest, writer
+  for _, row in pairs(group.rows) do
+    if not newest or row[NAMED] > newest[NAMED] then newest = row end
+    if not writer or row[WROTE] > writer[WROTE] then writer = row end
+  end
+  if not newest then
+    return nil
+  end
+  if not group.user then
+    return '{}', '{}'
+  end
+  return newest[INFO], writer[META] or '{}'
+end
+
+local function compare(scene, group, info, meta, reason)
+  scene.touched[group] = true
+  local new_info, new_meta = seen(group)
+  if info == new_info and meta == new_meta then
+    return
+  end
+  local kind = not info and 'entered' or not new_info and 'left' or 'updated'
+  if kind == 'updated' and reason ~= 'healed' then
+    reason = false
+  end
+  local counted = group.user and 'count' or 'anonymous'
+  local arrived = kind == 'entered' and 1 or kind == 'left' and -1 or 0
+  scene[counted] = scene[counted] + arrived
+  scene.revision = scene.revision + 1
+  scene.changes[#scene.changes + 1] = {
+    kind, scene.revision, group.user or false, new_info or info, new_meta or meta,
+    scene.count, scene.anonymous, reason or false,
+  }
+end
+
+local function detach(scene, row)
+  local worker = row[WORKER]
+  if worker then
+    redis.call('ZREM', key('held', worker), scene.name .. NUL .. row[CLIENT])
+    scene.holders[worker] = (scene.holders[worker] or 1) - 1
+  else
+    redis.call('ZREM', key('deadlines', scene.name), row[CLIENT])
+    scene.waiting = scene.waiting - 1
+    scene.deadlines_moved = true
+  end
+end
+
+local function attach(scene, row, worker, span)
+  row[WORKER], row[SPAN] = worker, span
+  scene.keep = math.max(scene.keep, span)
+  if worker then
+    redis.call('ZADD', key('held', worker), 0, scene.name .. NUL .. row[CLIENT])
+    scene.holders[worker] = (scene.holders[worker] or 0) + 1
+    keep_alive(key('held', worker), keep)
+  else
+    redis.call('ZADD', key('deadlines', scene.name), now + span, row[CLIENT])
+    redis.call('ZADD', key('ahead'), 'GT', now, scene.name)
+    scene.waiting = scene.waiting + 1
+    scene.deadlines_moved = true
+  end
+end
+
+-- Has a member held by a worker, or else by a deadline that begins anew.
+local function hold(scene, row, worker, span)
+  if worker and row[WORKER] == worker then
+    redis.call('ZADD', key('held', worker), 0, scene.name .. NUL .. row[CLIENT])
+    return
+  end
+  if row[WORKER] ~= nil then
+    detach(scene, row)
+  end
+  attach(scene, row, worker, span)
+end
+
+-- Puts a row where it is not in yet.
+local function insert(scene, group, row)
+  local client = row[CLIENT]
+  if not group.rows[client] then
+    group.rows[client] = row
+    scene.clients = scene.clients + 1
+    if group.user then
+      redis.call('HSET', key('clients', scene.name), client, 'u' .. group.user)
+    end
+    redis.call('SADD', key('client', client), scene.name)
+  end
+  keep_alive(key('client', client), scene.keep)
+end
+
+-- The row of a client that enters: a new one, or its own with what it gives now.
+local function entering(scene, group, own, client, info, meta)
+  if own then
+    if info ~= own[INFO] then
+      own[INFO], own[NAMED] = info, next_write(scene)
+    end
+    if meta and meta ~= own[META] then
+      own[META], own[WROTE] = meta, next_write(scene)
+    end
+    return own
+  end
+  local place = scene.revision + 1
+  for _, row in pairs(group.rows) do
+    place = math.min(place, row[PLACE])
+  end
+  local row = {client, info, meta, place, next_write(scene)}
+  row[WROTE] = meta and next_write(scene) or 0
+  return row
+end
+
+-- Deletes rows, a user at a time in the order of entering; reason(rows) is asked for each.
+local function take_out(scene, gone, reason)
+  table.sort(gone, function(one, other)
+    if one[1][PLACE] ~= other[1][PLACE] then
+      return one[1][PLACE] < other[1][PLACE]
+    end
+    return one[1][CLIENT] < other[1][CLIENT]
+  end)
+  local order, leaving = {}, {}
+  for _, found in ipairs(gone) do
+    local row, group = found[1], found[2]
+    if not leaving[group] then
+      leaving[group] = {}
+      order[#order + 1] = group
+    end
+    table.insert(leaving[group], row)
+  end
+  for _, group in ipairs(order) do
+    local info, meta = seen(group)
+    local why = reason(leaving[group])
+    for _, row in ipairs(leaving[group]) do
+      group.rows[row[CLIENT]] = nil
+      redis.call('HDEL', key('clients', scene.name), row[CLIENT])
+      redis.call('SREM', key('client', row[CLIENT]), scene.name)
+      detach(scene, row)
+      scene.clients = scene.clients - 1
+    end
+    compare(scene, group, info, meta, why)
+  end
+end
+
+local function save_group(scene, group)
+  local rows = {}
+  for _, row in pairs(group.rows) do
+    rows[#rows + 1] = row
+  end
+  if not group.user then
+    if #rows > 0 then
+      redis.call('HSET', key('clients', scene.name), group.client, 'a' .. cjson.encode(rows[1]))
+    end
+  elseif #rows == 0 then
+    redis.call('HDEL', key('users', scene.name), group.user)
+    redis.call('SREM', key('user', group.user), scene.name)
+  else
+    redis.call('HSET', key('users', scene.name), group.user, cjson.encode({group.user, rows}))
+    redis.call('SADD', key('user', group.user), scene.name)
+    keep_alive(key('user', group.user), scene.keep)
+  end
+end
+
+local function save_counters(scene)
+  local fields = {'epoch', scene.epoch}
+  for _, name in ipairs({'revision', 'writes', 'count', 'anonymous', 'clients', 'waiting'}) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = scene[name]
+  end
+  for worker, held in pairs(scene.holders) do
+    if held > 0 then
+      fields[#fields + 1] = 'w:' .. worker
+      fields[#fields + 1] = held
+    else
+      redis.call('HDEL', key('channel', scene.name), 'w:' .. worker)
+    end
+  end
+  redis.call('HSET', key('channel', scene.name), unpack(fields))
+  if scene.count + scene.anonymous > 0 then
+    redis.call('ZREM', key('vacated'), scene.name)
+    redis.call('ZADD', key('occupied'), 0, scene.name)
+  else
+    redis.call('ZREM', key('occupied'), scene.name)
+    redis.call('ZADD', key('vacated'), now, scene.name)
+  end
+end
+
+local function save_deadlines(scene)
+  local first = redis.call('ZRANGE', key('deadlines', scene.name), 0, 0, 'WITHSCORES')
+  if first[2] then
+    redis.call('ZADD', key('due'), first[2], scene.name)
+  else
+    redis.call('ZREM', key('due'), scene.name)
+    redis.call('ZREM', key('ahead'), scene.name)
+  end
+end
+
+-- Writes what was changed, publishes it, and returns the very text that it published, or ''.
+local function close(scene)
+  if not next(scene.touched) then
+    return ''
+  end
+  for group in pairs(scene.touched) do
+    save_group(scene, group)
+  end
+  save_counters(scene)
+  if scene.deadlines_moved then
+    save_deadlines(scene)
+  end
+  for _, kind in ipairs({'channel', 'users', 'clients', 'deadlines'}) do
+    keep_alive(key(kind, scene.name), scene.keep)
+  end
+  for _, kind in ipairs({'occupied', 'vacated', 'due', 'ahead'}) do
+    keep_alive(key(kind), scene.keep)
+  end
+  if #scene.changes == 0 then
+    return ''
+  end
+  local text = cjson.encode({scene.epoch, scene.changes})
+  redis.call('PUBLISH', events .. ':diff:' .. scene.name, text)
+  return text
+end

@@ -1,0 +1,78 @@
+-- Ends a slice of what is due in one channel; first ends leases that ran out.
+-- ARGV   channel, 1 where leases are spared, slice
+-- reply  ok, changes, 1 where there is more
+local name, spared, slice = unpack(ARGV, 7)
+spared, slice = spared == '1', tonumber(slice)
+
+local said = recall()
+if said then
+  return said
+end
+local scene = open(name)
+if not scene then
+  -- Members whose channel the store lost: nobody saw them, nobody sees them leave.
+  forget_channel(name)
+  return {'ok', '', 0}
+end
+
+local leases, due = {}, {}
+for worker in pairs(scene.holders) do
+  local lease = lease_of(worker)
+  if lease and lease.status == 'alive' and is_over(lease, spared) then
+    lease.status = 'lost'
+    set_lease(worker, 'lost', lease.ends, lease.span)
+  end
+  leases[worker] = lease or {status = 'lost'}
+end
+for worker, lease in pairs(leases) do
+  if is_over(lease, true) and #due < slice then
+    local first, last = '[' .. name .. NUL, '(' .. name .. string.char(1)
+    local page = redis.call('ZRANGEBYLEX', key('held', worker), first, last, 'LIMIT', 0, slice - #due)
+    for _, member in ipairs(page) do
+      due[#due + 1] = {string.sub(member, #name + 2), member, worker}
+    end
+    if #page == 0 then
+      -- Its members cannot be found any more: the channel is lost.
+      forget_channel(name)
+      return {'ok', '', 0}
+    end
+  end
+end
+if #due < slice then
+  local past = redis.call(
+    'ZRANGEBYSCORE', key('deadlines', name), '-inf', now, 'LIMIT', 0, slice - #due)
+  for _, client in ipairs(past) do
+    due[#due + 1] = {client}
+  end
+end
+
+local gone, done = {}, {}
+for _, found in ipairs(due) do
+  local client, member, holder = unpack(found)
+  local own, group = find(scene, client)
+  if holder and not (own and own[WORKER] == holder) then
+    redis.call('ZREM', key('held', holder), member)
+  end
+  if group and not done[group] then
+    done[group] = true
+    for _, row in pairs(group.rows) do
+      local worker = row[WORKER]
+      local ends = not worker and redis.call('ZSCORE', key('deadlines', name), row[CLIENT])
+      if worker and is_over(leases[worker], true) or ends and tonumber(ends) <= now then
+        gone[#gone + 1] = {row, group}
+      end
+    end
+  end
+end
+if #gone == 0 then
+  return {'ok', '', 0}
+end
+take_out(scene, gone, function(rows)
+  for _, row in ipairs(rows) do
+    if not row[WORKER] or leases[row[WORKER]].status ~= 'lost' then
+      return 'timeout'
+    end
+  end
+  return 'worker_lost'
+end)
+return answer({'ok', close(scene), #due >= slice and 1 or 0})

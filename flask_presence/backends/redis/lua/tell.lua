@@ -1,0 +1,14 @@
+-- Numbers a command for every worker, and wakes them.
+-- ARGV   command
+-- reply  ok, number
+local said = recall()
+if said then
+  return said
+end
+local last = redis.call('ZREVRANGE', key('commands'), 0, 0, 'WITHSCORES')[2]
+-- Never below a number that a store which lost its data may have given before.
+local number = math.max((tonumber(last) or 0) + 1, now)
+redis.call('ZADD', key('commands'), number, cjson.encode({number, now, ARGV[7]}))
+keep_alive(key('commands'), keep)
+redis.call('PUBLISH', events .. ':commands', tostring(number))
+return answer({'ok', tostring(number)})

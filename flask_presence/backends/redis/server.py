@@ -1,0 +1,204 @@
+"""The way to Redis: runs scripts, fails fast, and says in words what is wrong with the server."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any, NoReturn
+
+import redis
+
+from ...errors import BackendUnavailable
+from .scripts import load_scripts
+
+PAUSE_SECONDS = 1.0
+"""After a failure the server is not asked again for this long."""
+
+OLDEST = (6, 2)
+
+REMEDIES = {
+    redis.exceptions.AuthenticationError: (
+        "refuses the password, or wants one: write it into PRESENCE_BACKEND, redis://:PASSWORD@HOST"
+    ),
+    redis.exceptions.NoPermissionError: (
+        "does not let this user run scripts on the presence keys and events: extend its ACL"
+    ),
+    redis.exceptions.ReadOnlyError: (
+        "is a read-only replica: name its master, or use redis+sentinel://"
+    ),
+    redis.exceptions.OutOfMemoryError: "is full: raise its maxmemory",
+    redis.exceptions.BusyLoadingError: "is still loading its data",
+}
+
+
+class Server:
+    """One Redis, as scripts see it.
+
+    A request that fails on the way is sent once more: scripts are idempotent. What was sent but
+    not executed in time is refused by the scripts themselves, as nobody waits for it any more.
+
+    :param on_failure: called whenever the server did not do what it was asked.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        prefix: str,
+        kept: float,
+        clock: Callable[[], float] | None,
+        on_failure: Callable[[], None],
+    ) -> None:
+        options = client.connection_pool.connection_kwargs
+        self.client = client
+        self.events = f"{prefix}:{options.get('db') or 0}"
+        """What the names of events start with: those of all databases share one space."""
+        self._prefix = prefix
+        self._kept = int(kept * 1000)
+        self._clock = clock
+        self._on_failure = on_failure
+        self._patience = 2 * (options.get("socket_timeout") or 5)
+        self._scripts = load_scripts(client)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._name = secrets.token_urlsafe(9)
+        self._numbers = count(1)
+        self._ahead: float | None = None
+        """Milliseconds between the server's clock and this process's."""
+        self._is_checked = False
+        self._failing_until = float("-inf")
+        self._failure = ""
+
+    def run(self, script: str, *args: Any) -> list[Any]:
+        """Run a script that may be run twice without harm.
+
+        :raises BackendUnavailable: it is not known whether it ran.
+        """
+        return self._run(script, "", args)
+
+    def run_once(self, script: str, *args: Any) -> list[Any]:
+        """Run a script that, sent again, answers what it answered at first."""
+        return self._run(script, f"{self._name}:{next(self._numbers)}", args)
+
+    def set_clock(self, now: int) -> None:
+        """Take the server's clock, in milliseconds, as the one to measure patience by."""
+        self._ahead = now - time.monotonic() * 1000
+
+    def check(self) -> None:
+        """Look whether the server will do.
+
+        :raises BackendUnavailable: it will not; says why, and what to do.
+        """
+        try:
+            info = self._ask()
+        except redis.RedisError as error:
+            self._fail(error)
+        problem = _problem_of(info)
+        if problem:
+            self._refuse(problem)
+        self._is_checked = True
+
+    def _ask(self) -> dict[str, Any]:
+        seconds, microseconds = self.client.time()
+        self.set_clock(seconds * 1000 + microseconds // 1000)
+        try:
+            found: dict[str, Any] = self.client.info("everything")
+        except redis.exceptions.NoPermissionError:
+            # Whoever restricts us so far answers for what the server is.
+            return {}
+        return found
+
+    def _run(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
+        if time.monotonic() < self._failing_until:
+            raise BackendUnavailable(self._failure)
+        if not self._is_checked:
+            self.check()
+        try:
+            reply = self._send_twice(script, operation, args)
+            if reply[0] == "late":
+                # The server's clock was set, or this process could not breathe.
+                self.set_clock(int(reply[1]))
+                reply = self._send_twice(script, operation, args)
+        except redis.RedisError as error:
+            self._fail(error)
+        if reply[0] == "late":
+            self._refuse("answers too late")
+        return reply
+
+    def _send_twice(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._send(script, operation, args)
+        except (redis.ConnectionError, redis.TimeoutError):
+            return self._send(script, operation, args)
+
+    def _send(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
+        clock, latest = "", ""
+        if self._clock is not None:
+            clock = str(int(self._clock() * 1000))
+        elif self._ahead is not None:
+            latest = str(int(time.monotonic() * 1000 + self._ahead + self._patience * 1000))
+        common = (self._prefix, clock, latest, self._kept, operation, self.events)
+        reply: list[Any] = _text(self._scripts[script](args=[*common, *args]))
+        return reply
+
+    def _fail(self, error: redis.RedisError) -> NoReturn:
+        remedies = (words for kind, words in REMEDIES.items() if isinstance(error, kind))
+        problem = next(remedies, f"failed: {error}")
+        if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+            # Another server may answer next time.
+            self._is_checked = False
+            self._refuse(problem, error)
+        self._on_failure()
+        raise BackendUnavailable(f"The presence store {self.where} {problem}.") from error
+
+    def _refuse(self, problem: str, error: Exception | None = None) -> NoReturn:
+        """Fail, and fail fast for a moment."""
+        self._on_failure()
+        self._failure = f"The presence store {self.where} {problem}."
+        self._failing_until = time.monotonic() + PAUSE_SECONDS
+        raise BackendUnavailable(self._failure) from error
+
+    @property
+    def where(self) -> str:
+        """The server's address, for people."""
+        pool = self.client.connection_pool
+        options = pool.connection_kwargs
+        if hasattr(pool, "service_name"):
+            return f"redis+sentinel://…/{pool.service_name}"
+        if "path" in options:
+            return f"unix://{options['path']}"
+        return f"redis://{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+    def after_fork(self) -> None:
+        """Forget the parent's connections, and its name: its operations are not ours."""
+        self._begin()
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def _problem_of(info: dict[str, Any]) -> str | None:
+    """Why a server with this ``INFO`` will not do."""
+    version = str(info.get("redis_version", "999"))
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
+        return f"is Redis {version}: presence needs 6.2 or later"
+    policy = info.get("maxmemory_policy", "noeviction")
+    if info.get("maxmemory") and policy != "noeviction":
+        return (
+            f"may evict keys (maxmemory-policy {policy}): set noeviction, or give presence a "
+            "Redis of its own"
+        )
+    return None
+
+
+def _text(reply: Any) -> Any:
+    if isinstance(reply, bytes):
+        return reply.decode()
+    if isinstance(reply, list):
+        return [_text(item) for item in reply]
+    return reply

@@ -1,0 +1,37 @@
+"""What this process hears of the store, where that carries events itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..backends.base import Listener
+from ..delivery import Interest
+from ..model import Change
+from .parts import Parts
+
+
+class Hearing:
+    """The ears of this process, and the channels for which they are open."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.on_told: Callable[[], object] = lambda: None
+        """Called when there is a command to read."""
+        self.on_owed: Callable[[], object] = lambda: None
+        """Called when subscribers are owed a state."""
+        self.listener: Listener | None = None
+        if parts.backend.carries_events:
+            self.listener = parts.backend.listen(self)
+        self.interest = Interest(
+            self.listener, has_audience=parts.rooms.has_audience, clock=parts.clock
+        )
+
+    def changed(self, changes: list[Change]) -> None:
+        self._parts.announcer.hear(changes)
+
+    def told(self) -> None:
+        self.on_told()
+
+    def missed(self, channel: str) -> None:
+        self._parts.feed.owe(channel)
+        self.on_owed()
