@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..model import Change, Member, Position, Reason, State
 
-SLICE = 500
+SLICE = 100
 """How many members one step ends at the most, so that no step holds the store for long."""
 
 

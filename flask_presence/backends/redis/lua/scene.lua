@@ -42,18 +42,21 @@ local function open(name, epoch)
     scene = {name = name, epoch = epoch, revision = 0, writes = 0, count = 0, anonymous = 0,
              clients = 0, waiting = 0, holders = {}}
   end
-  scene.groups, scene.touched, scene.changes, scene.keep = {}, {}, {}, keep
+  scene.groups, scene.touched, scene.changes = {}, {}, {}
+  scene.pointers, scene.keep = {}, keep
   return scene
 end
 
 -- Whoever is counted as one: a user's rows by client, or an anonymous client's single one.
-local function group_of(scene, user, client)
+local function group_of(scene, user, client, text)
   local id = user and 'u' .. user or 'a' .. client
   local group = scene.groups[id]
   if not group then
     group = {user = user or false, client = client, rows = {}}
     scene.groups[id] = group
-    local text = user and redis.call('HGET', key('users', scene.name), user)
+    if text == nil then
+      text = user and redis.call('HGET', key('users', scene.name), user)
+    end
     for _, row in ipairs(text and cjson.decode(text)[2] or {}) do
       group.rows[row[CLIENT]] = row
     end
@@ -61,9 +64,29 @@ local function group_of(scene, user, client)
   return group
 end
 
+-- Reads the groups of many clients at once.
+local function prefetch(scene, clients)
+  local users = {}
+  scene.pointers = {}
+  for i, text in ipairs(redis.call('HMGET', key('clients', scene.name), unpack(clients))) do
+    scene.pointers[clients[i]] = text
+    if text and string.sub(text, 1, 1) == 'u' then
+      users[#users + 1] = string.sub(text, 2)
+    end
+  end
+  if #users > 0 then
+    for i, text in ipairs(redis.call('HMGET', key('users', scene.name), unpack(users))) do
+      group_of(scene, users[i], nil, text)
+    end
+  end
+end
+
 -- A client's row and its group, or nil.
 local function find(scene, client)
-  local text = redis.call('HGET', key('clients', scene.name), client)
+  local text = scene.pointers[client]
+  if text == nil then
+    text = redis.call('HGET', key('clients', scene.name), client)
+  end
   if not text then
     return nil
   end
@@ -191,6 +214,33 @@ local function entering(scene, group, own, client, info, meta)
   return row
 end
 
+-- Deletes what leads to rows, with few commands for many of them.
+local function discard(scene, gone)
+  local clients, held, waiting = {}, {}, {}
+  for i, found in ipairs(gone) do
+    local client, worker = found[1][CLIENT], found[1][WORKER]
+    clients[i] = client
+    redis.call('SREM', key('client', client), scene.name)
+    if worker then
+      held[worker] = held[worker] or {}
+      table.insert(held[worker], scene.name .. NUL .. client)
+    else
+      waiting[#waiting + 1] = client
+    end
+  end
+  redis.call('HDEL', key('clients', scene.name), unpack(clients))
+  scene.clients = scene.clients - #clients
+  for worker, members in pairs(held) do
+    redis.call('ZREM', key('held', worker), unpack(members))
+    scene.holders[worker] = (scene.holders[worker] or 0) - #members
+  end
+  if #waiting > 0 then
+    redis.call('ZREM', key('deadlines', scene.name), unpack(waiting))
+    scene.waiting = scene.waiting - #waiting
+    scene.deadlines_moved = true
+  end
+end
+
 -- Deletes rows, a user at a time in the order of entering; reason(rows) is asked for each.
 local function take_out(scene, gone, reason)
   table.sort(gone, function(one, other)
@@ -213,13 +263,10 @@ local function take_out(scene, gone, reason)
     local why = reason(leaving[group])
     for _, row in ipairs(leaving[group]) do
       group.rows[row[CLIENT]] = nil
-      redis.call('HDEL', key('clients', scene.name), row[CLIENT])
-      redis.call('SREM', key('client', row[CLIENT]), scene.name)
-      detach(scene, row)
-      scene.clients = scene.clients - 1
     end
     compare(scene, group, info, meta, why)
   end
+  discard(scene, gone)
 end
 
 local function save_group(scene, group)
@@ -232,7 +279,7 @@ local function save_group(scene, group)
       redis.call('HSET', key('clients', scene.name), group.client, 'a' .. cjson.encode(rows[1]))
     end
   elseif #rows == 0 then
-    redis.call('HDEL', key('users', scene.name), group.user)
+    scene.emptied[#scene.emptied + 1] = group.user
     redis.call('SREM', key('user', group.user), scene.name)
   else
     redis.call('HSET', key('users', scene.name), group.user, cjson.encode({group.user, rows}))
@@ -280,8 +327,12 @@ local function close(scene)
   if not next(scene.touched) then
     return ''
   end
+  scene.emptied = {}
   for group in pairs(scene.touched) do
     save_group(scene, group)
+  end
+  if #scene.emptied > 0 then
+    redis.call('HDEL', key('users', scene.name), unpack(scene.emptied))
   end
   save_counters(scene)
   if scene.deadlines_moved then

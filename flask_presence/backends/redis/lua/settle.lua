@@ -46,6 +46,13 @@ if #due < slice then
   end
 end
 
+local clients = {}
+for i, found in ipairs(due) do
+  clients[i] = found[1]
+end
+if #clients > 0 then
+  prefetch(scene, clients)
+end
 local gone, done = {}, {}
 for _, found in ipairs(due) do
   local client, member, holder = unpack(found)
