@@ -74,13 +74,16 @@ class Lease:
         self.id = worker
         return worker
 
-    def renew(self) -> Renewed:
-        """Renew once, and take a new id where the lease did not hold."""
+    def renew(self, *, with_positions: bool = True) -> Renewed:
+        """Renew once, and take a new id where the lease did not hold.
+
+        :param with_positions: also look where the channels stand that are watched here.
+        """
         self._notice_freezing()
         try:
             self._refused_at = float("-inf")
             worker = self.hold()
-            known, asked = self._feed.known(), self._clock()
+            known, asked = self._feed.known() if with_positions else {}, self._clock()
             renewal = self._backend.renew(
                 worker, self._timeout, channels=list(known), cursor=self._cursor
             )

@@ -85,11 +85,18 @@ class Loops:
                 self._hearing.listener.close()
 
     def _renew_for_ever(self) -> None:
-        interval = self._parts.settings.renewal_interval
+        interval, clock = self._parts.settings.renewal_interval, self._parts.clock
+        next_look = clock()
         while not self._stopped.is_set() and not self._holdings.lease.drained:
-            went_well = attempt(self.renew, "renew the lease of this presence worker")
+            # Woken early for a command, it only reads that.
+            looks = clock() >= next_look
+            went_well = attempt(
+                partial(self.renew, with_positions=looks), "renew the lease of this presence worker"
+            )
+            if looks or not went_well:
+                next_look = clock() + (interval if went_well else min(interval, RETRY_SECONDS))
             self._ill.set()
-            self._renewal_due.wait(interval if went_well else min(interval, RETRY_SECONDS))
+            self._renewal_due.wait(max(0.0, next_look - clock()))
             self._renewal_due.clear()
 
     def _heal_for_ever(self) -> None:
@@ -109,9 +116,9 @@ class Loops:
                     return
             attempt(self._holdings.end_lapsed, "end who did not come back")
 
-    def renew(self) -> None:
+    def renew(self, *, with_positions: bool = True) -> None:
         """Renew the lease, and hand on what that brought."""
-        self._renewed.append(self._holdings.lease.renew())
+        self._renewed.append(self._holdings.lease.renew(with_positions=with_positions))
 
     def heal(self) -> None:
         """Obey what other processes told, and put right what is not."""
