@@ -1196,6 +1196,42 @@ def test_who_entered_after_an_eviction_was_told_is_not_evicted_by_it(
     assert here.believed() == here.held() == {Key(ROOM, "late")}
 
 
+def test_who_enters_elsewhere_between_the_telling_and_the_eviction_is_out_and_told(
+    store: MemoryStore, clock: Clock
+) -> None:
+    """Invariant 1: else it would believe for a minute to be in."""
+    here, there = Process(store, clock), Process(store, clock)
+    here.renew()
+    here.connect("ada")
+
+    def evict(call: Call) -> Any:
+        here.enter("ada")
+        return call()
+
+    store.next("evict", evict)
+    there.commands.evict(ROOM, user_id="ada")
+    here.settle_down()
+
+    assert here.believed() == here.held() == set()
+    assert here.is_told_out("ada")
+
+
+def test_who_enters_again_before_it_is_told_of_its_eviction_is_out_and_told(
+    store: MemoryStore, clock: Clock
+) -> None:
+    """It would be in without the meta that it gave, which entering again does not repeat."""
+    here, there = Process(store, clock), Process(store, clock)
+    here.renew()
+    here.enter("ada")
+    there.commands.evict(ROOM, user_id="ada")
+
+    here.enter("ada")
+    here.settle_down()
+
+    assert here.believed() == here.held() == set()
+    assert here.is_told_out("ada")
+
+
 # Costs and what the reconcile heals
 
 

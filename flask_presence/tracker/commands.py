@@ -57,7 +57,9 @@ class Commands:
         for name in channels:
             evicted += self._evict_from_store(name, user_id, reason)
         # Whoever entered while this was done is out too: one too many agrees with what they are
-        # told, one too few would not.
+        # told, one too few would not. Other processes need the later moment for that.
+        if evicted:
+            self._tell(command)
         self._obey(command, self._parts.clock())
         return evicted
 

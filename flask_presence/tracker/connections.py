@@ -141,7 +141,9 @@ class Connections:
                 client.uncertain.pop(channel, None)
                 raise
             kept = entry.meta if entry is not None and meta is None else meta
-            client.entered[channel] = Entry(kept, since, config.timeout or settings.timeout)
+            # Who only entered again does not know yet of an eviction since the first time.
+            entered_at = since if entry is None else entry.since
+            client.entered[channel] = Entry(kept, entered_at, config.timeout or settings.timeout)
             client.uncertain.pop(channel, None)
             client.lost.discard(channel)
             self._parts.rooms.enter(client.id, channel)
