@@ -97,6 +97,11 @@ def create_app(config: dict[str, Any]) -> tuple[Flask, Presence]:
         presence.drain()
         return ""
 
+    @app.post("/evict/<user_id>")
+    def evict(user_id: str) -> str:
+        presence.evict(user_id)
+        return ""
+
     return app, presence
 
 
@@ -130,6 +135,10 @@ def report(app: Flask) -> None:
             "revision": change.revision,
             "epoch": change.epoch,
             "reason": change.reason,
+            "info": change.info,
+            "meta": change.meta,
+            "count": change.count,
+            "anonymous": change.anonymous,
         }
         with lock:
             print("SIGNAL " + json.dumps(line), flush=True)

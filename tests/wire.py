@@ -151,15 +151,23 @@ class Wire:
             self._answered.set()
         elif kind == "42":
             name, *args = json.loads(rest)
-            with self._arrived:
-                self._events.append((name, args[0] if args else None))
-                self._arrived.notify_all()
+            self.take_event(name, args[0] if args else None)
         elif kind == "43":
             number, _, body = rest.partition("[")
             answer = json.loads("[" + body)
-            self._acks.pop(int(number)).put(answer[0] if answer else None)
+            self.take_answer(int(number), answer[0] if answer else None)
         elif kind == "41":
             self.closed.set()
+
+    # Both are called by one thread, in the order in which the server sent.
+
+    def take_event(self, name: str, data: Any) -> None:
+        with self._arrived:
+            self._events.append((name, data))
+            self._arrived.notify_all()
+
+    def take_answer(self, number: int, answer: Any) -> None:
+        self._acks.pop(number).put(answer)
 
 
 def eventually(check: Any, patience: float = PATIENCE) -> Any:
