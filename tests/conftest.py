@@ -12,9 +12,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from databases import Database, MariaDB, PostgreSQL
 from flask import Flask
 from processes import Redis, Server
 from server import create_app
+from stores import MemoryStore, ServerStore, SQLiteStore
 from wire import Wire
 
 from flask_presence import Presence
@@ -92,3 +94,40 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     server = Redis(tmp_path)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Database]:
+    server = PostgreSQL()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[Database]:
+    server = MariaDB()
+    yield server
+    server.remove()
+
+
+# Stores, by their names in `stores.STORES`
+
+
+@pytest.fixture(scope="session")
+def memory_store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture(scope="session")
+def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> SQLiteStore:
+    return SQLiteStore(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_store(postgresql: Database) -> ServerStore:
+    return ServerStore(postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb_store(mariadb: Database) -> ServerStore:
+    return ServerStore(mariadb)

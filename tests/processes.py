@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +79,20 @@ class Server:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """A port that no outgoing connection takes while its server is away."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
-def require(program: str) -> str:
-    """The path of a program; without it a test is skipped on a laptop and fails in CI."""
-    path = shutil.which(program)
+def require(program: str, elsewhere: Sequence[str] = ()) -> str:
+    """The path of a program; without it a test is skipped on a laptop and fails in CI.
+
+    :param elsewhere: folders to look in beside those of the ``PATH``.
+    """
+    path = shutil.which(program, path=os.pathsep.join([os.environ["PATH"], *elsewhere]))
     if path is None:
         if os.environ.get("CI"):
             pytest.fail(f"{program} is missing")

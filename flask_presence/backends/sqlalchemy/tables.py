@@ -6,17 +6,36 @@ Moments are whole milliseconds of the database's clock.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
-from sqlalchemy.dialects.mysql import VARCHAR
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import SchemaItem
 
 
-def _bytes_compared(length: int) -> String:
+class _BinaryText(mysql.VARCHAR):
+    """Text of MariaDB and MySQL whose trailing spaces count; each has its own name for that."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length, charset="utf8mb4", collation="utf8mb4_nopad_bin")
+
+
+@compiles(_BinaryText, "mysql", "mariadb")
+def _compile_binary_text(type_: _BinaryText, compiler: Any, **options: Any) -> str:
+    text: str = compiler.visit_VARCHAR(type_, **options)
+    return text if compiler.dialect.is_mariadb else text.replace("_nopad_bin", "_0900_bin")
+
+
+def _name(length: int) -> String:
     """Text that compares as bytes: the default collation of MariaDB takes ``A`` for ``a``."""
     text: String = String(length).with_variant(String(length, collation="C"), "postgresql")
-    nopad = VARCHAR(length, charset="utf8mb4", collation="utf8mb4_nopad_bin")
-    return text.with_variant(nopad, "mysql", "mariadb")
+    return text.with_variant(_BinaryText(length), "mysql", "mariadb")
+
+
+def _text() -> Text:
+    """Text of any characters: a database of MariaDB may have a narrower default."""
+    return Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4"), "mysql", "mariadb")
 
 
 class Tables:
@@ -32,8 +51,8 @@ class Tables:
         self._prefix = prefix
         self.channels = self._table(
             "channels",
-            Column("name", _bytes_compared(255), primary_key=True),
-            Column("epoch", String(64), nullable=False),
+            Column("name", _name(255), primary_key=True),
+            Column("epoch", _name(64), nullable=False),
             Column("revision", BigInteger, nullable=False),
             Column("writes", BigInteger, nullable=False),
             Column("count", Integer, nullable=False),
@@ -42,15 +61,15 @@ class Tables:
         )
         self.members = self._table(
             "members",
-            Column("channel", _bytes_compared(255), primary_key=True),
-            Column("client_id", _bytes_compared(255), primary_key=True),
-            Column("user_id", _bytes_compared(255)),
-            Column("info", Text, nullable=False),
-            Column("meta", Text),
+            Column("channel", _name(255), primary_key=True),
+            Column("client_id", _name(255), primary_key=True),
+            Column("user_id", _name(255)),
+            Column("info", _text(), nullable=False),
+            Column("meta", _text()),
             Column("place", BigInteger, nullable=False),
             Column("named", BigInteger, nullable=False),
             Column("wrote", BigInteger, nullable=False),
-            Column("worker", String(64)),
+            Column("worker", _name(64)),
             Column("deadline", BigInteger, index=True),
             Column("held_at", BigInteger, index=True),
             Index(f"ix_{prefix}_members_user", "user_id", "channel"),
@@ -60,8 +79,8 @@ class Tables:
         )
         self.workers = self._table(
             "workers",
-            Column("id", String(64), primary_key=True),
-            Column("status", String(8), nullable=False),
+            Column("id", _name(64), primary_key=True),
+            Column("status", _name(8), nullable=False),
             Column("lease", BigInteger, nullable=False),
             Column("timeout", BigInteger, nullable=False),
         )
@@ -69,11 +88,11 @@ class Tables:
             "commands",
             Column("number", BigInteger, primary_key=True, autoincrement=False),
             Column("at", BigInteger, nullable=False),
-            Column("kind", String(16), nullable=False),
-            Column("channel", _bytes_compared(255)),
-            Column("user_id", _bytes_compared(255)),
-            Column("client_id", _bytes_compared(255)),
-            Column("reason", String(16)),
+            Column("kind", _name(16), nullable=False),
+            Column("channel", _name(255)),
+            Column("user_id", _name(255)),
+            Column("client_id", _name(255)),
+            Column("reason", _name(16)),
         )
 
     def _table(self, name: str, *items: SchemaItem) -> Table:

@@ -1,0 +1,102 @@
+"""Every kind of store that is tested: how to get an empty one, and how to do it harm."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+
+import sqlalchemy as sa
+from databases import Database
+
+from flask_presence.backends.base import Backend
+from flask_presence.backends.memory import MemoryBackend
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
+
+Clock = Callable[[], float]
+
+STORES = ["memory", "sqlite", "postgresql", "mariadb"]
+"""Each names a fixture ``…_store`` in `conftest`."""
+
+
+class Store(ABC):
+    """One kind of store."""
+
+    @abstractmethod
+    def make(self, clock: Clock) -> Backend:
+        """A backend on an empty store; the one that was made before is used no more."""
+
+    @abstractmethod
+    def new_url(self) -> str:
+        """For `PRESENCE_BACKEND`: the URL of an empty store that no other test uses."""
+
+    @abstractmethod
+    def lose_lease(self, backend: Backend, worker: str) -> None:
+        """Delete a worker's lease behind the backend's back."""
+
+
+class MemoryStore(Store):
+    def make(self, clock: Clock) -> Backend:
+        return MemoryBackend(clock=clock)
+
+    def new_url(self) -> str:
+        return "memory://"
+
+    def lose_lease(self, backend: Backend, worker: str) -> None:
+        assert isinstance(backend, MemoryBackend)
+        del backend._leases[worker]
+
+
+class SQLStore(Store):
+    def lose_lease(self, backend: Backend, worker: str) -> None:
+        assert isinstance(backend, SQLAlchemyBackend)
+        workers = backend.tables.workers
+        with backend.engine.begin() as connection:
+            connection.execute(sa.delete(workers).where(workers.c.id == worker))
+
+
+def prepared(url: str) -> str:
+    """The same URL, of a database that has the tables."""
+    backend = SQLAlchemyBackend(sa.create_engine(url))
+    backend.prepare()
+    backend.close()
+    return url
+
+
+class SQLiteStore(SQLStore):
+    """A new file each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count(1)
+
+    def new_url(self) -> str:
+        return prepared(f"sqlite:///{self._folder}/{next(self._numbers)}.sqlite3")
+
+    def make(self, clock: Clock) -> Backend:
+        return SQLAlchemyBackend(sa.create_engine(self.new_url()), clock=clock)
+
+
+class ServerStore(SQLStore):
+    """A database server. `make` empties one database and its engine is used again, so that
+    SQLAlchemy compiles each statement once."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._metadata = sa.MetaData()
+
+    def new_url(self) -> str:
+        return prepared(self.database.new_database())
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        return sa.create_engine(self.new_url())
+
+    def make(self, clock: Clock) -> Backend:
+        backend = SQLAlchemyBackend(self._engine, metadata=self._metadata, clock=clock)
+        with self._engine.begin() as connection:
+            for table in backend.tables.all:
+                connection.execute(sa.delete(table))
+        return backend
