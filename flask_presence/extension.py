@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from apscheduler.schedulers.base import BaseScheduler
 from flask import Flask, current_app, has_request_context
 
-from . import templating
+from . import http, templating
 from .backends.base import Backend
 from .channels import ChannelConfig, Registry, Rules
 from .delivery import Announcer, Feed, Rooms
@@ -21,6 +21,7 @@ from .handle import Channel
 from .identity import Hooks, user_id_of
 from .jobs import Jobs
 from .model import Change, Identity
+from .protocol import check_prefix
 from .settings import Settings
 from .sockets import SocketIOTransport, Sockets
 from .store import make_backend
@@ -128,6 +129,7 @@ class Presence:
             socketio_path=socketio.sockio_mw.engineio_path.rstrip("/"),
             state_of=lambda name: self._forms([name])[name],
         )
+        http.register(app, settings, states_of=self._forms)
         state = AppPresence(settings, tracker.backend, tracker, jobs)
         app.extensions["presence"] = state
         _begin_anew_after_fork(state)
@@ -214,6 +216,24 @@ class Presence:
             max_meta_bytes=state.settings.max_meta_bytes,
             begin=_begin_in_request,
         )
+
+    def channels(self, prefix: str | None = None) -> dict[str, int]:
+        """Occupied channels with how many users are in each; may lag by one prune.
+
+        :param prefix: only those below this bare prefix, as in `channel_config`.
+        :raises ValueError: it is no bare prefix.
+        """
+        if prefix is not None:
+            check_prefix(prefix)
+        return _current().tracker.backend.channels(prefix)
+
+    def channels_of(self, user: Any) -> list[str]:
+        """Names of the channels that a user is in."""
+        return _current().tracker.backend.channels_of(user_id=user_id_of(user))
+
+    def clear(self) -> list[Change]:
+        """Take everyone out of every channel; the revisions go on."""
+        return _current().tracker.clear()
 
     def evict(self, user: Any, channel: str | None = None) -> list[Change]:
         """A user out of one channel or all, subscriptions too, in every process; no ban."""

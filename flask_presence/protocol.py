@@ -50,6 +50,13 @@ def check_channel_name(value: Any) -> str:
     return str(value)
 
 
+def check_prefix(value: Any) -> str:
+    """Return a bare prefix, or raise `BadRequest`."""
+    if isinstance(value, str) and "/" not in value and is_channel_name(f"/{value}/x"):
+        return value
+    raise BadRequest(f"{_short(value)} is no bare prefix: letters, digits, '_' and '-' only.")
+
+
 def check_id(value: str, what: str) -> str:
     """Return an id of 1 to 255 bytes without control characters, or raise `ValueError`."""
     if not value or _CONTROL.search(value) or len(value.encode()) > MAX_NAME_BYTES:

@@ -935,3 +935,43 @@ def test_a_process_without_connections_sends_its_changes_before_the_call_returns
     sent = [["diff", "presence:full:/room/1"], ["diff", "presence:counted:/room/1"]]
     assert report == [[["entered"], sent], [["updated"], sent], [["left"], sent]]
     assert threads == ["MainThread"]
+
+
+# All channels
+
+
+def test_occupied_channels_are_listed_with_their_users(presence: Presence) -> None:
+    for name, user, client_id in (
+        ("/room/1", "ada", "a"),
+        ("/room/1", "ada", "b"),
+        ("/room/1", "bob", "c"),
+        ("/room/2", "ada", "a"),
+        ("/mixed/x", None, "d"),
+    ):
+        presence.channel(name).enter(user and SimpleNamespace(id=user), client_id=client_id)
+    presence.channel("/room/2").leave(client_id="a")
+
+    assert presence.channels() == {"/mixed/x": 0, "/room/1": 2}
+    assert presence.channels("room") == {"/room/1": 2}
+    assert presence.channels("roo") == {}
+    assert presence.channels_of(SimpleNamespace(id="ada")) == ["/room/1"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/room", "room/", "a b", 7])
+def test_what_is_no_prefix_is_refused(presence: Presence, prefix: object) -> None:
+    with pytest.raises(ValueError, match="bare prefix"):
+        presence.channels(prefix)
+
+
+def test_clearing_takes_everyone_out_and_the_revisions_go_on(presence: Presence) -> None:
+    for name in ("/room/1", "/room/2"):
+        presence.channel(name).enter(SimpleNamespace(id="ada"), client_id="a")
+
+    changes = presence.clear()
+
+    assert [(change.channel, change.kind, change.reason) for change in changes] == [
+        ("/room/1", "left", "cleared"),
+        ("/room/2", "left", "cleared"),
+    ]
+    assert presence.channels() == {}
+    assert presence.channel("/room/1").state().revision == 2

@@ -179,6 +179,14 @@ class Tracker:
     def _timeout(self, config: ChannelConfig) -> float:
         return config.timeout or self._parts.settings.timeout
 
+    def clear(self) -> list[Change]:
+        """Take everyone out of every channel."""
+        return [
+            change
+            for channel in self.backend.channels()
+            for change in self.commands.evict(channel, reason="cleared")
+        ]
+
     def prune(self) -> list[Change]:
         """End all that is due."""
         ended: list[Change] = []
