@@ -231,6 +231,20 @@ class Presence:
         """Names of the channels that a user is in."""
         return _current().tracker.backend.channels_of(user_id=user_id_of(user))
 
+    @property
+    def models(self) -> Any:
+        """Mapped classes to query, ``Channel`` and ``Member``.
+
+        :raises RuntimeError: presence is not kept in an SQL database.
+        """
+        backend = _current().backend
+        if backend.models is None:
+            raise RuntimeError(
+                f"presence.models needs an SQL database, and presence is kept by a "
+                f"{type(backend).__name__}: set PRESENCE_BACKEND to sqlalchemy://."
+            )
+        return backend.models
+
     def clear(self) -> list[Change]:
         """Take everyone out of every channel; the revisions go on."""
         return _current().tracker.clear()

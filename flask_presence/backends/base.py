@@ -140,6 +140,9 @@ class Backend(ABC):
     carries_events = False
     """Does a step that makes changes also bring them to every process that listens?"""
 
+    models: Any = None
+    """Mapped classes to query, where the store is an SQL database."""
+
     def __init__(self, *, worker_timeout: float = 15) -> None:
         self._mercy = worker_timeout
         self._merciful_until = float("-inf")

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ from ..steps import (
     users_of,
 )
 from .dialects import dialect_of
+from .models import Models, map_models
 from .step import ROW_COLUMNS, SQLStep
 from .tables import Tables
 
@@ -84,6 +85,11 @@ class SQLAlchemyBackend(StepBackend):
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
+
+    @cached_property
+    def models(self) -> Models:
+        """Mapped classes of the tables, made when they are first asked for."""
+        return map_models(self.tables)
 
     # Connections
 
