@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .channels import can_enter, can_view
+from .delivery import Recipients
 from .identity import user_id_of
 from .model import Change, Identity, State, User
-from .protocol import check_id, dump_object
+from .protocol import check_event, check_id, check_json, dump_object
 from .tracker import Tracker
 
 
@@ -82,6 +83,19 @@ class Channel:
     def clear(self) -> list[Change]:
         """Take everyone out; the revision goes on."""
         return self._tracker.commands.evict(self.name, reason="cleared")
+
+    def emit(self, event: str, data: Any = None, to: Recipients = "present") -> None:
+        """Send an event of the app's own, in the presence namespace, to who is here.
+
+        It arrives once or not at all: who comes later, or is cut off just now, never gets it.
+
+        :param to: ``present`` for those who entered, ``subscribed`` for those who watch.
+        :raises ValueError: the name is one of presence's own, or the data is no JSON.
+        """
+        check_event(event)
+        if to not in ("present", "subscribed"):
+            raise ValueError(f"to must be 'present' or 'subscribed', not {to!r}.")
+        self._tracker.hearing.publish(event, check_json(data, "data"), self.name, to=to)
 
     def _meta(self, meta: Any) -> str:
         return dump_object(meta, what="meta", max_bytes=self._max_meta_bytes)

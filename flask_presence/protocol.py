@@ -21,9 +21,13 @@ MAX_DEPTH = 8
 MAX_CHANNELS_PER_READ = 50
 MAX_POSITIONS = 50
 MAX_BATCH = 100
+MAX_EVENT_BYTES = 1_000_000
 MAX_SAFE_INTEGER = 2**53 - 1
 
 _NAME = re.compile(r"/[a-zA-Z0-9_-]+/.+", re.DOTALL)
+_OWN_EVENTS = frozenset(
+    {"connect", "connect_error", "disconnect", "hello", "diff", "state", "evicted"}
+)
 _HUGE_NUMBER = re.compile(r"\d{300}")
 _CONTAINERS = (dict, list, tuple)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -66,7 +70,22 @@ def check_id(value: str, what: str) -> str:
     return value
 
 
+def check_event(name: Any) -> str:
+    """Return the name of an event of the app's own, or raise `BadRequest`."""
+    if not isinstance(name, str) or not name or _CONTROL.search(name):
+        raise BadRequest(f"{_short(name)} is no event name.")
+    if name in _OWN_EVENTS:
+        raise BadRequest(f"{name!r} is an event of presence itself: choose another name.")
+    return name
+
+
 # JSON
+
+
+def check_json(value: Any, what: str) -> Any:
+    """Return a value as it arrives when sent as JSON, or raise `BadRequest`."""
+    text = dump_object({"value": value}, what=what, max_bytes=MAX_EVENT_BYTES)
+    return json.loads(text)["value"]
 
 
 def dump_object(value: Any, *, what: str, max_bytes: int) -> str:

@@ -102,6 +102,12 @@ def create_app(config: dict[str, Any]) -> tuple[Flask, Presence]:
         presence.evict(user_id)
         return ""
 
+    @app.post("/emit")
+    def emit() -> str:
+        body = request.get_json()
+        presence.channel(body["channel"]).emit(body["event"], body["data"], to=body["to"])
+        return ""
+
     return app, presence
 
 

@@ -96,6 +96,9 @@ class Ears(Protocol):
     def told(self) -> None:
         """Some process gave a command; the next renewal brings it."""
 
+    def heard(self, message: str) -> None:
+        """Some process published this."""
+
     def missed(self, channel: str) -> None:
         """Changes of this channel may have been lost; from now on they come again."""
 
@@ -346,6 +349,10 @@ class Backend(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most stores need nothing
         """Make what the store needs, such as tables; any number of times."""
+
+    def publish(self, message: str) -> None:
+        """Bring a text to every process that listens, where the store carries events."""
+        raise NotImplementedError
 
     def listen(self, ears: Ears) -> Listener:
         """Begin to listen for events, where the store carries them."""

@@ -3,6 +3,6 @@
 from .announcer import Announcer
 from .feed import Feed
 from .interest import Interest
-from .rooms import Rooms, Transport
+from .rooms import Recipients, Rooms, Transport
 
-__all__ = ["Announcer", "Feed", "Interest", "Rooms", "Transport"]
+__all__ = ["Announcer", "Feed", "Interest", "Recipients", "Rooms", "Transport"]

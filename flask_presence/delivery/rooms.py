@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..model import State
 from .feed import Feed
 from .wire import Diff, state_forms
+
+Recipients = Literal["present", "subscribed"]
+"""Those who entered a channel, or those who watch it."""
 
 
 class Transport(Protocol):
@@ -62,7 +65,7 @@ class _Audience:
 class Rooms:
     """Lets clients of this process in and out, and sends to those who are in.
 
-    :param hears: does every process hear of each change by itself? Then none sends for others.
+    :param hears: does every process hear of each event by itself? Then none sends for others.
     """
 
     def __init__(self, transport: Transport, feed: Feed, *, hears: bool = False) -> None:
@@ -147,6 +150,15 @@ class Rooms:
         self._transport.emit("diff", diff.forms.full, full_room(diff.channel), local=local)
         self._transport.emit("diff", diff.forms.counted, counted_room(diff.channel), local=local)
         self._feed.note_diff(diff.channel, diff.epoch, diff.revisions)
+
+    def send_event(self, event: str, data: Any, channel: str, *, to: Recipients) -> None:
+        """Send an event of the app's own, in this process alone where all hear of it."""
+        rooms = {
+            "present": [present_room(channel)],
+            "subscribed": [full_room(channel), counted_room(channel)],
+        }
+        for room in rooms[to]:
+            self._transport.emit(event, data, room, local=self._hears)
 
     def push_state(self, state: State) -> None:
         """Send a state to all subscribers in this process."""

@@ -120,6 +120,8 @@ declare namespace FlaskPresence {
     /** `initial`: a state that came with the page; `null` is as good as none. */
     channel(name: string, options?: { initial?: State | null }): Channel;
     on(event: "status", callback: (status: Status) => void): () => void;
+    /** An event that the app's server sends with `channel.emit`. */
+    on(event: string, callback: (data: any) => void): () => void;
     /** Leaves everything at once, for good. */
     close(): void;
   }

@@ -700,6 +700,8 @@
 
   // ---- The connection --------------------------------------------------------------------------------------------------------
 
+  const WIRE_EVENTS = new Set(["connect", "connect_error", "disconnect", "hello", "diff", "state", "evicted"]);
+
   class Presence extends Emitter {
     constructor({ io, url, path, namespace, auth }) {
       super(["status"]);
@@ -720,6 +722,13 @@
       this._beat = this._beat.bind(this);
       this._socket = io((url || "").replace(/\/+$/, "") + namespace, { path, ...TRANSPORTS, ...(auth === undefined ? {} : { auth }) });
       this._listen();
+    }
+
+    /** Hears `status`, or an event that the app's server sends with `channel.emit`. */
+    on(event, callback) {
+      if (event === "status" || WIRE_EVENTS.has(event)) return super.on(event, callback);
+      this._socket.on(event, callback);
+      return () => this._socket.off(event, callback);
     }
 
     channel(name, { initial } = {}) {

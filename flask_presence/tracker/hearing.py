@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from ..backends.base import Listener
-from ..delivery import Interest
+from ..delivery import Interest, Recipients
 from ..model import Change
 from .parts import Parts
 
@@ -31,6 +33,17 @@ class Hearing:
 
     def told(self) -> None:
         self.on_told()
+
+    def publish(self, event: str, data: Any, channel: str, *, to: Recipients) -> None:
+        """Send an event of the app's own to clients of all processes."""
+        if self.listener is None:
+            self._parts.rooms.send_event(event, data, channel, to=to)
+        else:
+            self._parts.backend.publish(json.dumps([event, data, channel, to]))
+
+    def heard(self, message: str) -> None:
+        event, data, channel, to = json.loads(message)
+        self._parts.rooms.send_event(event, data, channel, to=to)
 
     def missed(self, channel: str) -> None:
         self._parts.feed.owe(channel)

@@ -1391,6 +1391,19 @@ test("messages for channels that nobody holds are ignored", async () => {
 
 // ---- close
 
+test("an event of the app's own is heard until it is turned off, and not one of presence's own", () => {
+  const heard = [];
+  const off = presence.on("ping", (data) => heard.push(data));
+  socket.up();
+  socket.emit("ping", { n: 1 });
+
+  off();
+  socket.emit("ping", { n: 2 });
+
+  assert.deepEqual(heard, [{ n: 1 }]);
+  assert.throws(() => presence.on("diff", () => {}), /no event "diff"/);
+});
+
 test("close leaves everything at once: promises reject, nothing is heard or sent any more", async () => {
   await up();
   const channel = await subscribed();

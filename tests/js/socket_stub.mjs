@@ -9,7 +9,7 @@ export function socketStub() {
   };
   return Object.assign(socket, {
     timeout: () => ({ emit: (event, payload, acknowledge) => socket.sent.push({ event, payload, acknowledge }) }),
-    off: () => socket.removeAllListeners(),
+    off: (...listener) => (listener.length ? socket.removeListener(...listener) : socket.removeAllListeners()),
     connect: () => socket.emit("stub:connect"),
     disconnect: () => go(false, "stub:closed"),
     up: () => go(true, "connect"),

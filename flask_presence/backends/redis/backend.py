@@ -277,6 +277,9 @@ class RedisBackend(Backend):
     def check(self) -> None:
         self.server.check()
 
+    def publish(self, message: str) -> None:
+        self.server.run_once("publish", message)
+
     def listen(self, ears: Ears) -> Listener:
         return RedisListener(self.server, ears)
 

@@ -26,7 +26,7 @@ RECONNECT_SECONDS = 0.5
 
 
 class RedisListener(Listener):
-    """Subscribed to the commands of all processes, and to one event name for each channel.
+    """Subscribed to what concerns all processes, and to one event name for each channel.
 
     The wire keeps the order of what is sent under the lock, and confirmations come in that order:
     a channel is listened to once none of its subscriptions is unconfirmed.
@@ -37,6 +37,7 @@ class RedisListener(Listener):
         self._ears = ears
         self._diffs = f"{server.events}:diff:"
         self._commands = f"{server.events}:commands"
+        self._messages = f"{server.events}:messages"
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._pubsub: Any = None
@@ -95,7 +96,7 @@ class RedisListener(Listener):
     def _connect(self) -> Any:
         pubsub = self._server.client.pubsub()
         try:
-            pubsub.subscribe(self._commands)
+            pubsub.subscribe(self._commands, self._messages)
         except BaseException:
             pubsub.close()
             raise
@@ -138,6 +139,8 @@ class RedisListener(Listener):
             self._confirm(name.removeprefix(self._diffs))
         elif kind == "message" and name == self._commands:
             self._ears.told()
+        elif kind == "message" and name == self._messages:
+            self._ears.heard(_text(message["data"]))
         elif kind == "message":
             channel = name.removeprefix(self._diffs)
             self._ears.changed(changes_of(channel, _text(message["data"])))

@@ -25,6 +25,7 @@ channel.on("evicted", ({ reason }) => reason === "forbidden");
 channel.on("error", (error) => error.code === "login_required" && error.message);
 channel.on("change", () => channel.users.map((user) => user.id).concat(String(channel.count + channel.anonymous)));
 overridden.on("status", (status) => status === "live");
+overridden.on("ping", (data) => data.n);
 lifetime().catch((error: FlaskPresence.PresenceError) => error.code);
 off();
 presence.close();
