@@ -41,11 +41,19 @@ class AppPresence:
     tracker: Tracker
     jobs: Jobs
 
+    @staticmethod
+    def all() -> list[AppPresence]:
+        """Those of all apps in this process, for who has no app at hand."""
+        return list(_all)
+
     def stop(self) -> None:
         """End the background work of this process; for tests."""
         self.jobs.stop()
         self.tracker.loops.stop()
         self.backend.close()
+
+
+_all: weakref.WeakSet[AppPresence] = weakref.WeakSet()
 
 
 class Presence:
@@ -132,6 +140,7 @@ class Presence:
         http.register(app, settings, states_of=self._forms)
         state = AppPresence(settings, tracker.backend, tracker, jobs)
         app.extensions["presence"] = state
+        _all.add(state)
         _begin_anew_after_fork(state)
 
     def _make_tracker(

@@ -65,9 +65,9 @@ class Jobs:
 
     def stop(self) -> None:
         """Stop a scheduler of our own."""
-        if self._scheduler is not None and self._is_own and self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
-        self._scheduler = None
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None and self._is_own and scheduler.running:
+            scheduler.shutdown(wait=False)
 
     def reset(self) -> None:
         """Forget the scheduler of a parent process: it came along without its thread."""

@@ -70,6 +70,11 @@ class SocketIOTransport:
     def disconnect(self, client_id: str) -> None:
         _try(self._server.disconnect, client_id, namespace=self._namespace, ignore_queue=True)
 
+    def hang_up(self) -> None:
+        for _, connection in list(self._server.manager.get_participants(self._namespace, None)):
+            # Each by itself: one who does not read would keep the others waiting.
+            self.spawn(partial(_try, self._server.eio.disconnect, connection))
+
     def join(self, client_id: str, room: str) -> None:
         self._move(self._server.enter_room, client_id, room)
 

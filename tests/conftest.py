@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cluster import QUICK
 from databases import Database, MariaDB, PostgreSQL
 from flask import Flask
-from processes import Redis, Server
+from processes import Gunicorn, Redis, Server
 from server import create_app
 from stores import MemoryStore, ServerStore, SQLiteStore
 from wire import Wire
@@ -131,3 +132,29 @@ def postgresql_store(postgresql: Database) -> ServerStore:
 @pytest.fixture(scope="session")
 def mariadb_store(mariadb: Database) -> ServerStore:
     return ServerStore(mariadb)
+
+
+@pytest.fixture
+def shared_store(request: pytest.FixtureRequest, tmp_path: Path, redis: Redis) -> dict[str, Any]:
+    """The settings that make several processes share one store: Redis, unless told otherwise."""
+    stores = {
+        "redis": {"PRESENCE_BACKEND": redis.url},
+        "sqlite": {"SOCKETIO": {"message_queue": redis.url}},
+    }
+    name = getattr(request, "param", "redis")
+    return {"instance_path": str(tmp_path / "instance")} | stores[name]
+
+
+@pytest.fixture
+def start_gunicorn(shared_store: dict[str, Any]) -> Iterator[Callable[..., Gunicorn]]:
+    """Starts gunicorn with one worker, on the shared store; settings as keywords."""
+    started: list[Gunicorn] = []
+
+    def start(worker_class: str, *, options: Sequence[str] = (), **settings: Any) -> Gunicorn:
+        config = QUICK | shared_store | settings
+        started.append(Gunicorn(config, worker_class=worker_class, options=options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 from wire import PATIENCE, eventually
 
 HERE = Path(__file__).parent
+DEPLOYMENT = HERE.parent / "docs/deployment"
 
 
 class Server:
@@ -31,11 +33,14 @@ class Server:
         self.errors: list[str] = []
         self._ready = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py"), str(port)],
+            self._command(port),
+            cwd=HERE,
             env=os.environ | {"TEST_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # What it starts is ended with it, and nothing else.
+            start_new_session=True,
         )
         self._readers = [
             threading.Thread(target=target, daemon=True)
@@ -44,6 +49,9 @@ class Server:
         for reader in self._readers:
             reader.start()
         assert self._ready.wait(PATIENCE * 2), "".join(self.errors)
+
+    def _command(self, port: int) -> list[str]:
+        return [sys.executable, "server.py", str(port)]
 
     def _read_output(self) -> None:
         assert self.process.stdout is not None
@@ -61,14 +69,19 @@ class Server:
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
         with self.process.stderr as lines:
-            self.errors.extend(lines)
+            for line in lines:
+                self.errors.append(line)
+                self._take_error(line)
+
+    def _take_error(self, line: str) -> None:
+        pass
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def kill(self) -> None:
         """End the process as ``kill -9`` does, and read the rest of what it said."""
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
         for reader in self._readers:
             reader.join(PATIENCE)
@@ -76,6 +89,35 @@ class Server:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.kill()
+
+
+class Gunicorn(Server):
+    """gunicorn with the config of the docs: a master, and a worker that serves the test app.
+
+    :param options: command line options that go before those of the config.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], *, worker_class: str = "gthread", options: Sequence[str] = ()
+    ) -> None:
+        async_mode = {"gthread": "threading", "gevent": "gevent"}[worker_class]
+        self._options = ["--worker-class", worker_class, *options]
+        self.workers: list[int] = []
+        socketio = config.get("SOCKETIO", {}) | {"async_mode": async_mode}
+        super().__init__(config | {"SOCKETIO": socketio})
+
+    def _command(self, port: int) -> list[str]:
+        fixed = ["--config", str(DEPLOYMENT / "gunicorn.conf.py"), "--no-control-socket"]
+        bind = ["--bind", f"127.0.0.1:{port}"]
+        program = [sys.executable, "-m", "gunicorn"]
+        return [*program, *fixed, *bind, *self._options, "gunicorn_app:app"]
+
+    def _take_error(self, line: str) -> None:
+        if listening := re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", line):
+            self.port = int(listening[1])
+        if booting := re.search(r"Booting worker with pid: (\d+)", line):
+            self.workers.append(int(booting[1]))
+            self._ready.set()
 
 
 def free_port() -> int:
@@ -100,6 +142,14 @@ def require(program: str, elsewhere: Sequence[str] = ()) -> str:
     return path
 
 
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Redis:
     """A Redis server of the test's own."""
 
@@ -113,11 +163,56 @@ class Redis:
         eventually(self._answers)
 
     def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        return _listens(self.port)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+
+
+class Nginx:
+    """nginx with the config of the docs, in front of two servers."""
+
+    CONFIG = """
+daemon off;
+pid nginx.pid;
+events {}
+http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include site.conf;
+}
+"""
+
+    def __init__(self, directory: Path, servers: Sequence[Server]) -> None:
+        self.port = free_port()
+        site = (DEPLOYMENT / "nginx.conf").read_text()
+        listeners = ["127.0.0.1:8001", "127.0.0.1:8002", "listen 80;"]
+        actual = [f"127.0.0.1:{server.port}" for server in servers]
+        for told, own in zip(listeners, [*actual, f"listen 127.0.0.1:{self.port};"], strict=True):
+            assert site.count(told) == 1
+            site = site.replace(told, own)
+        (directory / "site.conf").write_text(site)
+        (directory / "nginx.conf").write_text(self.CONFIG)
+        self._process = subprocess.Popen(
+            [
+                require("nginx", ["/usr/sbin"]),
+                "-p",
+                directory,
+                "-c",
+                "nginx.conf",
+                "-e",
+                "error.log",
+            ]
+        )
+        eventually(self._answers)
+
+    def _answers(self) -> bool:
+        return _listens(self.port)
 
     def stop(self) -> None:
         self._process.terminate()

@@ -46,6 +46,9 @@ class Runtime(Protocol):
     def event(self) -> Any:
         """An event with ``wait(timeout)``, ``set`` and ``clear``."""
 
+    def hang_up(self) -> None:
+        """Close all connections as a server that ends does: their clients come back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -205,3 +205,7 @@ class Tracker:
         """This process stops: its members get a deadline, and later disconnects change nothing."""
         self.holdings.drain()
         self._parts.announcer.flush()
+
+    def hang_up(self) -> None:
+        """Close the connections of this process, so that their clients look for another one."""
+        self._runtime.hang_up()
