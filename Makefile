@@ -8,16 +8,20 @@ TSC := node_modules/.bin/tsc
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint clean debian
+.PHONY: help run run-cluster test lint clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
+	@echo "make run-cluster    the same from two gunicorn workers, which share a Redis of their own"
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
 	@echo "make lint   only ruff, mypy and the import contracts"
 	@echo "make clean  remove what was built or installed in this folder"
 
 run: $(VENV)/example.stamp
 	$(BIN)/python -m example_app
+
+run-cluster: $(VENV)/cluster.stamp
+	$(BIN)/python -m example_app.cluster
 
 # pytest comes last: CI reads its closing line.
 test: debian lint $(TSC)

@@ -79,13 +79,14 @@ POSTGRESQL = ["psycopg[binary]>=3.1"]
 MYSQL = ["pymysql>=1.1"]
 GEVENT = ["gevent>=24.2"]
 LOGIN = ["flask-login>=0.6.3"]
+GUNICORN = ["gunicorn>=23"]
 TEST = [
     *POSTGRESQL,
     *MYSQL,
     *GEVENT,
     *LOGIN,
+    *GUNICORN,
     "build",
-    "gunicorn",
     "hypothesis",
     "playwright",
     "pytest>=9",
@@ -135,6 +136,7 @@ setup(
         "gevent": GEVENT,
         "login": LOGIN,
         "example": LOGIN,
+        "cluster": [*LOGIN, *GUNICORN],
         "test": TEST,
     },
     entry_points={

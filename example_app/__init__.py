@@ -48,7 +48,12 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     db.init_app(app)
     login.init_app(app)
-    socketio.init_app(app, async_mode="threading", message_queue=app.config.get("MESSAGE_QUEUE"))
+    socketio.init_app(
+        app,
+        async_mode="threading",
+        message_queue=app.config.get("MESSAGE_QUEUE"),
+        transports=app.config.get("TRANSPORTS"),
+    )
     presence.init_app(app)
     app.register_blueprint(views)
     app.add_template_filter(ago)
