@@ -151,22 +151,39 @@ def _listens(port: int) -> bool:
 
 
 class Redis:
-    """A Redis server of the test's own."""
+    """A Redis server of the test's own.
 
-    def __init__(self, directory: Path) -> None:
+    :param options: for its command line, such as ``--appendonly yes``.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._process = subprocess.Popen(
-            [require("redis-server"), "--port", str(self.port), "--save", "", "--dir", directory],
-            stdout=subprocess.DEVNULL,
-        )
+        self._command = [
+            require("redis-server"),
+            *("--port", str(self.port), "--save", "", "--dir", str(directory), *options),
+        ]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also once more on the same port, with what it finds in its directory."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         eventually(self._answers)
 
     def _answers(self) -> bool:
-        return _listens(self.port)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
+                link.sendall(b"PING\r\n")
+                return link.recv(5) == b"+PONG"
+        except OSError:
+            return False
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self) -> None:
-        self._process.terminate()
+        """End it as ``kill -9`` does; it may be frozen."""
+        self._process.kill()
         self._process.wait(PATIENCE)
 
 

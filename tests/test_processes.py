@@ -1,4 +1,4 @@
-"""Two server processes on one SQLite file, and what becomes of those whose process dies."""
+"""Two server processes on one store, and what becomes of those whose process dies."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import requests
+from crowd import Watcher
 from processes import Server
 from wire import Wire, eventually
-
-from flask_presence.testing.fold import Fold
 
 CHANNELS = ["/room/1", "/room/2", "/mixed/a"]
 QUICK = {
@@ -27,52 +26,18 @@ QUICK = {
 DEAD = QUICK["PRESENCE_WORKER_TIMEOUT"] + QUICK["PRESENCE_PRUNE_INTERVAL"]
 
 
-class Watcher:
-    """A subscriber that folds what it is sent."""
-
-    def __init__(self, wire: Wire, channels: list[str] = CHANNELS) -> None:
-        self.wire = wire
-        self.folds = {channel: Fold() for channel in channels}
-        ops = [["subscribe", {"channel": channel}] for channel in channels]
-        for answer in wire.call("batch", {"ops": ops})["results"]:
-            self.folds[answer["state"]["channel"]].apply_state(answer["state"])
-
-    def catch_up(self) -> None:
-        """Apply what arrived, as a client does: with a beat, and states for what is stale."""
-        for kind, message in self.wire.take("diff", "state"):
-            fold = self.folds[message["channel"]]
-            fold.apply_diff(message) if kind == "diff" else fold.apply_state(message)
-        positions = {name: list(fold.position or [None, 0]) for name, fold in self.folds.items()}
-        stale = self.wire.call("heartbeat", {"positions": positions})["stale"]
-        stale += [name for name, fold in self.folds.items() if fold.gap or fold.needs_state]
-        if stale:
-            states = self.wire.call("state", {"channels": stale})["states"]
-            for state in states.values():
-                self.folds[state["channel"]].apply_state(state)
-
-    def agrees_with(self, states: dict[str, Any]) -> bool:
-        self.catch_up()
-        return all(
-            (fold.users, fold.count, fold.anonymous, fold.position)
-            == (state["users"], state["count"], state["anonymous"], _position(state))
-            for state, fold in ((states[name], self.folds[name]) for name in self.folds)
-        )
-
-
-def _position(state: dict[str, Any]) -> tuple[str, int]:
-    return state["epoch"], state["revision"]
-
-
 def seen_of(watcher: Watcher, kind: str) -> list[str]:
     """Ids in all diffs of this kind that arrived at a watcher."""
     return [entry["id"] for diff in watcher.wire.received("diff") for entry in diff.get(kind, [])]
 
 
-@pytest.fixture(params=["queue", "no queue"])
+@pytest.fixture(params=["SQLite and a queue", "SQLite alone", "Redis alone"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    if request.param == "no queue":
+    if request.param == "SQLite alone":
         return QUICK
     redis = request.getfixturevalue("redis")
+    if request.param == "Redis alone":
+        return QUICK | {"PRESENCE_BACKEND": redis.url}
     return QUICK | {"SOCKETIO": QUICK["SOCKETIO"] | {"message_queue": redis.url}}
 
 
@@ -96,7 +61,7 @@ def run_at_random(wire: Wire, seed: int, operations: int) -> None:
 def test_two_processes_agree_and_each_transition_is_signalled_once(
     pair: tuple[Server, Server], dial: Any
 ) -> None:
-    watchers = [Watcher(dial(server.port, "watcher")) for server in pair]
+    watchers = [Watcher(dial(server.port, "watcher"), CHANNELS) for server in pair]
     people = ["ada", "bob", "ada", None]
     wires = [dial(pair[index % 2].port, user) for index, user in enumerate(people * 2)]
 
