@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ import redis
 from ...errors import BackendUnavailable
 from ..base import Ears, Listener, chunks
 from .events import changes_of
-from .server import Server
+from .server import PAUSE_SECONDS, Server
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class RedisListener(Listener):
         self._confirmed: dict[str, threading.Event] = {}
         self._unconfirmed: dict[str, int] = {}
         self._cut: set[str] = set()
+        self._deaf_until = float("-inf")
 
     def add(self, channel: str) -> None:
         with self._lock:
@@ -51,10 +53,20 @@ class RedisListener(Listener):
             if confirmed is None:
                 confirmed = self._confirmed[channel] = threading.Event()
                 self._subscribe([channel])
-        if not confirmed.wait(CONFIRM_SECONDS):
+        if not self._await(confirmed):
             raise BackendUnavailable(
                 f"The presence store {self._server.where} sends no events just now."
             )
+
+    def _await(self, confirmed: threading.Event) -> bool:
+        # Whoever asks for many channels in a row, or for other things too, waits only once.
+        is_hopeless = time.monotonic() < self._deaf_until or self._server.is_failing
+        if confirmed.wait(0 if is_hopeless else CONFIRM_SECONDS):
+            return True
+        if not is_hopeless:
+            self._deaf_until = time.monotonic() + PAUSE_SECONDS
+            self._server.doubt()
+        return False
 
     def discard(self, channel: str) -> None:
         with self._lock:
@@ -154,6 +166,7 @@ class RedisListener(Listener):
             self._unconfirmed.pop(channel, None)
             was_cut = channel in self._cut
             self._cut.discard(channel)
+            self._deaf_until = float("-inf")
             if channel in self._confirmed:
                 self._confirmed[channel].set()
         if was_cut:

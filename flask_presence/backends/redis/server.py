@@ -89,6 +89,15 @@ class Server:
         """Take the server's clock, in milliseconds, as the one to measure patience by."""
         self._ahead = now - time.monotonic() * 1000
 
+    @property
+    def is_failing(self) -> bool:
+        """Is it no use to ask just now?"""
+        return time.monotonic() < self._failing_until
+
+    def doubt(self) -> None:
+        """The server may be away: whoever asks next waits for one answer, not for two."""
+        self._is_checked = False
+
     def check(self) -> None:
         """Look whether the server will do.
 
@@ -114,7 +123,7 @@ class Server:
         return found
 
     def _run(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
-        if time.monotonic() < self._failing_until:
+        if self.is_failing:
             raise BackendUnavailable(self._failure)
         if not self._is_checked:
             self.check()
