@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from wire import PATIENCE, Wire
@@ -25,6 +26,7 @@ class Watcher:
         """Ids of those whom diffs let leave."""
         self.pushed: list[dict[str, Any]] = []
         """States that the server sent of itself."""
+        self._lock = threading.Lock()
         self._beat_every = beat_every
         self._beaten = time.monotonic()
         ops = [["subscribe", {"channel": channel}] for channel in channels]
@@ -33,6 +35,10 @@ class Watcher:
 
     def catch_up(self) -> None:
         """Apply what arrived, as a client does: with a beat, and states for what is stale."""
+        with self._lock:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
         self._apply_what_arrived()
         stale = [name for name, fold in self.folds.items() if fold.gap or fold.needs_state]
         if time.monotonic() - self._beaten >= self._beat_every:
@@ -62,12 +68,13 @@ class Watcher:
         return {user["id"] for user in self.folds[channel].users}
 
     def agrees_with(self, states: dict[str, Any]) -> bool:
-        self.catch_up()
-        return all(
-            (fold.users, fold.count, fold.anonymous, fold.position)
-            == (state["users"], state["count"], state["anonymous"], _position(state))
-            for state, fold in ((states[name], self.folds[name]) for name in self.folds)
-        )
+        with self._lock:
+            self._catch_up()
+            return all(
+                (fold.users, fold.count, fold.anonymous, fold.position)
+                == (state["users"], state["count"], state["anonymous"], _position(state))
+                for state, fold in ((states[name], self.folds[name]) for name in self.folds)
+            )
 
 
 def _position(state: dict[str, Any]) -> tuple[str, int]:
@@ -139,29 +146,29 @@ class Asker:
     def __init__(self, dial: Any, port: int, channel: str) -> None:
         self.answers: list[tuple[str, float, dict[str, Any]]] = []
         self._channel = channel
-        self._new = 1000
+        self._numbers = count(1000)
         self._wires = {kind: dial(port, f"asks-{kind}") for kind in self._payloads()}
         for kind in ("leave", "update"):
             assert self._wires[kind].call("enter", {"channel": channel})["ok"]
 
     def _payloads(self) -> dict[str, Any]:
-        here, self_made = {"channel": self._channel}, {"channel": self._next_channel()}
-        more = [["subscribe", {"channel": self._next_channel()}] for _ in range(10)]
+        here = {"channel": self._channel}
+        ops = []
+        for _ in range(10):
+            new = {"channel": self._new_channel()}
+            ops += [["subscribe", new], ["unsubscribe", new]]
         return {
             "enter": here,
-            "update": here | {"meta": {"n": self._new}},
+            "update": here | {"meta": {"n": next(self._numbers)}},
             "leave": here,
-            "subscribe": self_made,
-            "unsubscribe": here,
+            "subscribe": {"channel": self._new_channel()},
             "state": {"channels": [self._channel]},
-            "batch": {"ops": [["enter", here], *more, ["leave", here]]},
+            "batch": {"ops": [*ops, ["enter", here], ["leave", here]]},
             "heartbeat": None,
         }
 
-    def _next_channel(self) -> str:
-        # Of a limited number, as there are limits to what one may watch.
-        self._new += 1
-        return f"/room/{1000 + self._new % 20}{self._channel.rsplit('/')[-1]}"
+    def _new_channel(self) -> str:
+        return f"/room/{next(self._numbers)}"
 
     def during(self, act: Callable[[], object]) -> None:
         """Ask while something happens."""
@@ -180,11 +187,16 @@ class Asker:
                 thread.join(2 * PATIENCE)
 
     def _ask_for_ever(self, kind: str) -> None:
-        while not self._over.wait(0.02):
+        while not self._over.wait(0.1):
             payload = self._payloads()[kind]
-            began = time.monotonic()
-            answer = self._wires[kind].emit(kind, payload).get(timeout=4 * PATIENCE)
-            self.answers.append((kind, time.monotonic() - began, answer))
+            self._ask(kind, kind, payload)
+            if kind == "subscribe":
+                self._ask(kind, "unsubscribe", payload)
+
+    def _ask(self, who: str, kind: str, payload: Any) -> None:
+        began = time.monotonic()
+        answer = self._wires[who].emit(kind, payload).get(timeout=4 * PATIENCE)
+        self.answers.append((kind, time.monotonic() - began, answer))
 
     def slowest(self) -> dict[str, float]:
         """The longest answer of each kind, in seconds."""
@@ -196,8 +208,6 @@ class Asker:
     def refusals(self) -> list[dict[str, Any]]:
         """All that was refused, each operation of a batch alone."""
         single = [
-            answer
-            for _, _, whole in self.answers
-            for answer in [whole, *whole.get("results", [])]
+            answer for _, _, whole in self.answers for answer in [whole, *whole.get("results", [])]
         ]
         return [answer for answer in single if not answer["ok"]]

@@ -116,9 +116,13 @@ class Wire:
 
     def drop(self) -> None:
         """Close the connection as a page that unloads does, or a network that fails."""
+        self.hang_up()
+        assert self.closed.wait(PATIENCE)
+
+    def hang_up(self) -> None:
+        """Close the connection to a server that may not notice."""
         with contextlib.suppress(OSError, AttributeError):  # The server may have been faster.
             self._socket.sock.shutdown(socket.SHUT_RDWR)
-        assert self.closed.wait(PATIENCE)
 
     def _read(self) -> None:
         try:
