@@ -72,7 +72,7 @@ class RedisListener(Listener):
         with self._lock:
             self._cut.discard(channel)
             if self._confirmed.pop(channel, None) is not None and self._pubsub is not None:
-                self._send(self._pubsub.unsubscribe, [self._diffs + channel])
+                self._send("UNSUBSCRIBE", self._diffs + channel)
 
     def run(self) -> None:
         while not self._closed.is_set():
@@ -82,7 +82,8 @@ class RedisListener(Listener):
                 if not self._closed.is_set():
                     log.warning("Presence hears nothing from %s: %s", self._server.where, error)
             except Exception:
-                log.exception("Presence stopped hearing from %s", self._server.where)
+                if not self._closed.is_set():
+                    log.exception("Presence stopped hearing from %s", self._server.where)
             self._hang_up()
             self._closed.wait(RECONNECT_SECONDS)
 
@@ -103,7 +104,7 @@ class RedisListener(Listener):
             else:
                 is_asked = True
                 with self._lock:
-                    pubsub.ping()
+                    self._send("PING")
 
     def _connect(self) -> Any:
         pubsub = self._server.client.pubsub()
@@ -135,13 +136,14 @@ class RedisListener(Listener):
         for some in chunks(channels):
             for channel in some:
                 self._unconfirmed[channel] = self._unconfirmed.get(channel, 0) + 1
-            self._send(self._pubsub.subscribe, [self._diffs + channel for channel in some])
+            self._send("SUBSCRIBE", *(self._diffs + channel for channel in some))
 
-    @staticmethod
-    def _send(command: Any, names: list[str]) -> None:
+    def _send(self, *command: str) -> None:
+        connection = self._pubsub and self._pubsub.connection
         try:
-            command(*names)
-        except (redis.RedisError, OSError) as error:
+            # Past redis-py, which would close and open the connection under whoever reads it.
+            connection._sock.sendall(b"".join(connection.pack_command(*command)))
+        except (AttributeError, OSError) as error:
             # Whoever reads notices too, and begins anew.
             log.debug("Presence could not change what it listens to: %s", error)
 
