@@ -204,10 +204,12 @@ class RedisBackend(Backend):
         return Pruned(changes_of(channel, text), bool(more))
 
     def due(self, limit: int) -> list[str]:
-        _, names, ahead = self.server.run("due", int(self.spares_leases), limit)
-        for name in ahead:
-            self._rewind(name)
-        return sorted(set(names))
+        while True:
+            _, names, ahead, more = self.server.run("due", int(self.spares_leases), limit)
+            for name in ahead:
+                self._rewind(name)
+            if names or not more:
+                return sorted(set(names))
 
     def _rewind(self, channel: str) -> None:
         cursor = "0"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -30,7 +31,18 @@ def connect(url: str) -> Any:
         "retry": Retry(NoBackoff(), 0),
     }
     if url.startswith("redis+sentinel://"):
-        return _by_sentinel(url, options)
+        client = _by_sentinel(url, options)
+    else:
+        client = _by_address(url, options)
+    # Nothing is sent yet, but an option that a connection does not know is found.
+    client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    return client
+
+
+def _by_address(url: str, options: dict[str, Any]) -> Any:
+    db = urlsplit(url).path.strip("/")
+    if db and not db.isdecimal() and not url.startswith("unix://"):
+        raise ValueError(f"{db!r} is no number of a database")
     return redis.Redis.from_url(url, **options)
 
 
@@ -41,27 +53,34 @@ def _by_sentinel(url: str, options: dict[str, Any]) -> Any:
     if not hosts or not service or not (db or "0").isdecimal():
         raise ValueError("it must be redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB")
     user, _, password = account.partition(":")
-    query = dict(parse_qsl(parts.query))
-    sentinel_options = options | {
-        name.removeprefix("sentinel_"): value
-        for name, value in query.items()
-        if name.startswith("sentinel_")
-    }
-    own = {name: value for name, value in query.items() if not name.startswith("sentinel_")}
-    unknown = own.keys() - {"ssl"}
-    if unknown:
-        raise ValueError(f"it does not know the option {sorted(unknown)[0]!r}; it knows ssl")
+    found = parse_qsl(parts.query)
+    for_sentinels = [pair for pair in found if pair[0].startswith("sentinel_")]
+    for_master = [pair for pair in found if pair not in for_sentinels]
+    addresses = [_address(host) for host in hosts.split(",")]
+    # They are asked one after another, all within the time of one.
+    patience = SECONDS / len(addresses)
+    hurried = options | {"socket_timeout": patience, "socket_connect_timeout": patience}
     sentinel: Any = Sentinel
     return sentinel(
-        [_address(host) for host in hosts.split(",")], sentinel_kwargs=sentinel_options
+        addresses,
+        sentinel_kwargs=hurried | _typed(for_sentinels, "sentinel_"),
     ).master_for(
         service,
         db=int(db or 0),
         username=unquote(user) or None,
         password=unquote(password) or None,
-        ssl=own.get("ssl", "").lower() in ("1", "true", "yes"),
-        **options,
+        **options | _typed(for_master),
     )
+
+
+def _typed(query: list[tuple[str, str]], prefix: str = "") -> dict[str, Any]:
+    """The options of a query, as the client reads them from the URL of a single Redis."""
+    plain = [(name.removeprefix(prefix), value) for name, value in query]
+    is_secure = dict(plain).get("ssl", "").lower() in ("1", "true", "yes")
+    rest = [pair for pair in plain if pair[0] != "ssl"]
+    typed: dict[str, Any] = dict(parse_url(f"redis://host?{urlencode(rest)}"))
+    del typed["host"]
+    return typed | ({"ssl": True} if is_secure else {})
 
 
 def _address(host: str) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import selectors
 import threading
 import time
 from collections.abc import Iterable
@@ -23,6 +24,9 @@ CONFIRM_SECONDS = 1.0
 PING_SECONDS = 3.0
 """After so much silence the server is asked whether it is there; after twice that it is not."""
 
+READ_SECONDS = 1.0
+"""How long the rest of a message may take that has begun to arrive."""
+
 RECONNECT_SECONDS = 0.5
 
 
@@ -42,6 +46,8 @@ class RedisListener(Listener):
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._pubsub: Any = None
+        self._broken = False
+        self._awaited: set[str] = set()
         self._confirmed: dict[str, threading.Event] = {}
         self._unconfirmed: dict[str, int] = {}
         self._cut: set[str] = set()
@@ -94,17 +100,29 @@ class RedisListener(Listener):
     def _listen(self) -> None:
         pubsub = self._connect()
         is_asked = False
-        while not self._closed.is_set():
-            message = pubsub.get_message(timeout=PING_SECONDS)
-            if message is not None:
-                is_asked = False
-                self._take(message)
-            elif is_asked:
-                raise redis.TimeoutError("it answers no ping")
-            else:
-                is_asked = True
-                with self._lock:
-                    self._send("PING")
+        with selectors.DefaultSelector() as selector:
+            selector.register(pubsub.connection._sock, selectors.EVENT_READ)
+            while not self._closed.is_set():
+                messages = self._read(pubsub) if selector.select(PING_SECONDS) else []
+                if self._broken:
+                    raise redis.ConnectionError("the connection broke while something was sent")
+                for message in messages:
+                    self._take(message)
+                if not messages:
+                    if is_asked:
+                        raise redis.TimeoutError("it answers no ping")
+                    with self._lock:
+                        self._send("PING")
+                is_asked = not messages
+
+    def _read(self, pubsub: Any) -> list[dict[str, Any]]:
+        """What has arrived; under the lock, because TLS does not bear to be read and written at
+        the same time."""
+        messages = []
+        with self._lock:
+            while pubsub.connection.can_read(timeout=0):
+                messages.append(pubsub.get_message(timeout=READ_SECONDS))
+        return [message for message in messages if message is not None]
 
     def _connect(self) -> Any:
         pubsub = self._server.client.pubsub()
@@ -114,10 +132,9 @@ class RedisListener(Listener):
             pubsub.close()
             raise
         with self._lock:
-            self._pubsub = pubsub
+            self._pubsub, self._broken = pubsub, False
+            self._awaited = {self._commands, self._messages}
             self._subscribe(self._confirmed)
-        # A command may have been given while nobody listened.
-        self._ears.told()
         return pubsub
 
     def _hang_up(self) -> None:
@@ -144,13 +161,20 @@ class RedisListener(Listener):
             # Past redis-py, which would close and open the connection under whoever reads it.
             connection._sock.sendall(b"".join(connection.pack_command(*command)))
         except (AttributeError, OSError) as error:
-            # Whoever reads notices too, and begins anew.
+            # Whoever reads has to begin anew.
+            self._broken = True
             log.debug("Presence could not change what it listens to: %s", error)
 
     def _take(self, message: dict[str, Any]) -> None:
         kind, name = message["type"], _text(message["channel"] or b"")
         if kind == "subscribe" and name.startswith(self._diffs):
             self._confirm(name.removeprefix(self._diffs))
+        elif kind == "subscribe":
+            if name not in self._awaited:
+                raise redis.ConnectionError("the client connected again by itself")
+            self._awaited.remove(name)
+            # A command may have been given while nobody listened.
+            self._ears.told()
         elif kind == "message" and name == self._commands:
             self._ears.told()
         elif kind == "message" and name == self._messages:

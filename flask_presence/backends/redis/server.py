@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -19,19 +20,30 @@ PAUSE_SECONDS = 1.0
 
 OLDEST = (6, 2)
 
-REMEDIES = {
-    redis.exceptions.AuthenticationError: (
-        "refuses the password, or wants one: write it into PRESENCE_BACKEND, redis://:PASSWORD@HOST"
+REMEDIES = [
+    (
+        redis.exceptions.AuthenticationError,
+        r"\bNOAUTH\b|\bWRONGPASS\b",
+        "refuses the password, or wants one: write it into PRESENCE_BACKEND, redis://:PASSWORD@HOST",
     ),
-    redis.exceptions.NoPermissionError: (
-        "does not let this user run scripts on the presence keys and events: extend its ACL"
+    (
+        redis.exceptions.NoPermissionError,
+        r"\bNOPERM\b|user executing the script can't|ACL failure",
+        "does not let this user run scripts on the presence keys and events: extend its ACL",
     ),
-    redis.exceptions.ReadOnlyError: (
-        "is a read-only replica: name its master, or use redis+sentinel://"
+    (
+        redis.exceptions.ReadOnlyError,
+        r"\bREADONLY\b",
+        "is a read-only replica: name its master, or use redis+sentinel://",
     ),
-    redis.exceptions.OutOfMemoryError: "is full: raise its maxmemory",
-    redis.exceptions.BusyLoadingError: "is still loading its data",
-}
+    (redis.exceptions.OutOfMemoryError, r"\bOOM\b", "is full: raise its maxmemory"),
+    (
+        redis.exceptions.BusyLoadingError,
+        r"\bLOADING\b",
+        "is still loading its data: it will answer soon",
+    ),
+]
+"""What to do about an error, by its kind or, for one from inside a script, by its words."""
 
 
 class Server:
@@ -156,13 +168,19 @@ class Server:
         return reply
 
     def _fail(self, error: redis.RedisError) -> NoReturn:
-        remedies = (words for kind, words in REMEDIES.items() if isinstance(error, kind))
+        remedies = (
+            remedy
+            for kind, words, remedy in REMEDIES
+            if isinstance(error, kind) or re.search(words, str(error))
+        )
         problem = next(remedies, f"failed: {error}")
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
             # Another server may answer next time.
             self._is_checked = False
             self._refuse(problem, error)
-        self._on_failure()
+        if "is full" not in problem:
+            # A full one still renews leases, and so nobody has to be spared.
+            self._on_failure()
         raise BackendUnavailable(f"The presence store {self.where} {problem}.") from error
 
     def _refuse(self, problem: str, error: Exception | None = None) -> NoReturn:
@@ -196,6 +214,8 @@ def _problem_of(info: dict[str, Any]) -> str | None:
     version = str(info.get("redis_version", "999"))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
         return f"is Redis {version}: presence needs 6.2 or later"
+    if str(info.get("cluster_enabled", 0)) == "1":
+        return "is a Redis Cluster, which cannot run the scripts: name a Redis that is none"
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory") and policy != "noeviction":
         return (

@@ -1,11 +1,11 @@
 -- Finds channels with due members, ends leases that ran out, and forgets workers that hold nobody.
 -- ARGV   1 where leases are spared, how many members to look at
--- reply  ok, {channel, ...}, {channel whose deadlines may be too far ahead, ...}
+-- reply  ok, {channel, ...}, {channel whose deadlines may be too far ahead, ...}, 1 where there
+--        may be more though no channel was found
 local spared, limit = ARGV[7] == '1', tonumber(ARGV[8])
 
 local over, known = {}, {}
-local workers = redis.call('HKEYS', key('workers'))
-for _, worker in ipairs(workers) do
+for _, worker in ipairs(redis.call('HKEYS', key('workers'))) do
   known[worker] = true
   local lease = lease_of(worker)
   if lease.ends > now + lease.span then
@@ -24,20 +24,26 @@ for _, worker in ipairs(redis.call('SMEMBERS', key('holders'))) do
 end
 
 local names = redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, limit)
-local is_named = {}
+local is_named, looked = {}, 0
+local function look_at(member, worker)
+  local name = string.match(member, '^(%Z+)')
+  if redis.call('HGET', key('channel', name), 'w:' .. worker) == false then
+    -- The channel was lost.
+    redis.call('ZREM', key('held', worker), member)
+  elseif not is_named[name] then
+    is_named[name] = true
+    names[#names + 1] = name
+  end
+end
+
 for _, worker in ipairs(over) do
-  local members = redis.call('ZRANGE', key('held', worker), 0, limit - 1)
+  if looked == limit then
+    break
+  end
+  local members = redis.call('ZRANGE', key('held', worker), 0, limit - looked - 1)
+  looked = looked + #members
   for _, member in ipairs(members) do
-    local name = string.match(member, '^(%Z+)')
-    if not is_named[name] then
-      is_named[name] = true
-      if redis.call('EXISTS', key('channel', name)) == 1 then
-        names[#names + 1] = name
-      end
-    end
-    if redis.call('HGET', key('channel', name), 'w:' .. worker) == false then
-      redis.call('ZREM', key('held', worker), member)
-    end
+    look_at(member, worker)
   end
   if #members == 0 then
     redis.call('HDEL', key('workers'), worker)
@@ -45,4 +51,4 @@ for _, worker in ipairs(over) do
   end
 end
 local ahead = redis.call('ZRANGEBYSCORE', key('ahead'), '(' .. now, '+inf', 'LIMIT', 0, limit)
-return {'ok', names, ahead}
+return {'ok', names, ahead, #names == 0 and looked == limit and 1 or 0}

@@ -33,6 +33,19 @@ local function key(kind, name)
   return prefix .. ':' .. kind
 end
 
+-- A full store refuses what may make it larger, unless the script has written before. What keeps
+-- or ends what is there begins with a write that changes nothing.
+local function write_though_full()
+  redis.call('HDEL', key('workers'), '')
+end
+
+-- Calls a command with many arguments, as many at a time as Lua can unpack.
+local function call_many(command, name, items)
+  for i = 1, #items, 1000 do
+    redis.call(command, name, unpack(items, i, math.min(i + 999, #items)))
+  end
+end
+
 local function keep_alive(name, ms)
   if redis.call('PTTL', name) < ms then
     redis.call('PEXPIRE', name, 2 * ms)
@@ -61,6 +74,7 @@ local function lease_of(worker)
 end
 
 local function set_lease(worker, status, ends, span)
+  write_though_full()
   redis.call('HSET', key('workers'), worker, status .. ':' .. ends .. ':' .. span)
 end
 

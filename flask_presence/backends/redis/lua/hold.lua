@@ -1,7 +1,7 @@
 -- Puts back a worker's clients of one channel that the store had lost.
 -- ARGV   channel, epoch, worker, then for each: client, user or '', info, meta or ''
 -- reply  ok, changes | worker_gone
-local name, epoch, worker = unpack(ARGV, 7)
+local name, epoch, worker = unpack(ARGV, 7, 9)
 
 local said = recall()
 if said then

@@ -1,7 +1,7 @@
 -- Takes clients out of a channel.
 -- ARGV   channel, reason, user or '', worker or '', client, client, ...
 -- reply  ok, changes
-local name, reason, user, worker = unpack(ARGV, 7)
+local name, reason, user, worker = unpack(ARGV, 7, 10)
 
 local said = recall()
 if said then

@@ -1,4 +1,4 @@
--- Pages through what a worker holds, and keeps it from expiring.
+-- Pages through what a worker holds, keeps it from expiring, and mends what leads to it.
 -- ARGV   worker, channel, client or both '', limit
 -- reply  ok, {channel, client, ...} as the page begins, {whether each is in, ...}
 local worker, channel, client, limit = unpack(ARGV, 7)
@@ -6,18 +6,29 @@ local worker, channel, client, limit = unpack(ARGV, 7)
 local first = channel == '' and '-' or '(' .. channel .. NUL .. client
 local page = redis.call('ZRANGEBYLEX', key('held', worker), first, '+', 'LIMIT', 0, limit)
 local whole, members, is_in = {}, {}, {}
+write_though_full()
 for _, member in ipairs(page) do
   local name, id = string.match(member, '^(%Z+)%z(.*)$')
   if whole[name] == nil then
-    whole[name] = read_channel(name) and true or false
+    local channel = read_channel(name)
+    whole[name] = channel ~= nil
+    if channel then
+      save_deadlines(channel)
+      redis.call('ZADD', key('occupied'), 0, name)
+    end
     for _, kind in ipairs({'channel', 'users', 'clients', 'deadlines'}) do
       keep_alive(key(kind, name), keep)
     end
   end
   local pointer = whole[name] and redis.call('HGET', key('clients', name), id)
   if pointer then
+    redis.call('SADD', key('client', id), name)
     keep_alive(key('client', id), keep)
-    keep_alive(key('user', string.sub(pointer, 2)), keep)
+    if string.sub(pointer, 1, 1) == 'u' then
+      local user = string.sub(pointer, 2)
+      redis.call('SADD', key('user', user), name)
+      keep_alive(key('user', user), keep)
+    end
   else
     redis.call('ZREM', key('held', worker), member)
   end

@@ -1,7 +1,7 @@
 -- Turns members that name a worker into members with a deadline.
 -- ARGV   worker, ms, then channel, client, ... sorted by channel
 -- reply  ok
-local worker, span = unpack(ARGV, 7)
+local worker, span = unpack(ARGV, 7, 8)
 span = tonumber(span)
 
 local scene, name

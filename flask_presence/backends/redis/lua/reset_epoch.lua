@@ -6,5 +6,6 @@ local name, old, new = unpack(ARGV, 7)
 if redis.call('HGET', key('channel', name), 'epoch') ~= old then
   return {'ok', 0}
 end
+write_though_full()
 redis.call('HSET', key('channel', name), 'epoch', new)
 return {'ok', 1}

@@ -8,6 +8,7 @@ if not scene then
   redis.call('ZREM', key('ahead'), name)
   return {'ok', '0'}
 end
+write_though_full()
 local page = redis.call('ZSCAN', key('deadlines', name), cursor, 'COUNT', slice)
 for i = 1, #page[2], 2 do
   local client, ends = page[2][i], tonumber(page[2][i + 1])

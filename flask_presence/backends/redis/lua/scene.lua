@@ -25,7 +25,8 @@ local function read_channel(name)
 end
 
 local function forget_channel(name)
-  redis.call('DEL', key('channel', name), key('users', name), key('clients', name), key('deadlines', name))
+  redis.call(
+    'UNLINK', key('channel', name), key('users', name), key('clients', name), key('deadlines', name))
   for _, kind in ipairs({'occupied', 'vacated', 'due', 'ahead'}) do
     redis.call('ZREM', key(kind), name)
   end
@@ -38,7 +39,10 @@ local function open(name, epoch)
     if not epoch then
       return nil
     end
-    forget_channel(name)
+    local keys = {key('channel', name), key('users', name), key('clients', name), key('deadlines', name)}
+    if redis.call('EXISTS', unpack(keys)) > 0 then
+      forget_channel(name)
+    end
     scene = {name = name, epoch = epoch, revision = 0, writes = 0, count = 0, anonymous = 0,
              clients = 0, waiting = 0, holders = {}}
   end
@@ -66,12 +70,13 @@ end
 
 -- Reads the groups of many clients at once.
 local function prefetch(scene, clients)
-  local users = {}
-  scene.pointers = {}
+  local users, is_named = {}, {}
   for i, text in ipairs(redis.call('HMGET', key('clients', scene.name), unpack(clients))) do
     scene.pointers[clients[i]] = text
-    if text and string.sub(text, 1, 1) == 'u' then
-      users[#users + 1] = string.sub(text, 2)
+    local user = text and string.sub(text, 1, 1) == 'u' and string.sub(text, 2)
+    if user and not is_named[user] then
+      is_named[user] = true
+      users[#users + 1] = user
     end
   end
   if #users > 0 then
@@ -93,7 +98,10 @@ local function find(scene, client)
   local rest = string.sub(text, 2)
   if string.sub(text, 1, 1) == 'u' then
     local group = group_of(scene, rest)
-    return group.rows[client], group
+    if group.rows[client] then
+      return group.rows[client], group
+    end
+    return nil
   end
   local group = group_of(scene, nil, client)
   group.rows[client] = group.rows[client] or cjson.decode(rest)
@@ -172,6 +180,7 @@ end
 local function hold(scene, row, worker, span)
   if worker and row[WORKER] == worker then
     redis.call('ZADD', key('held', worker), 0, scene.name .. NUL .. row[CLIENT])
+    keep_alive(key('held', worker), keep)
     return
   end
   if row[WORKER] ~= nil then
@@ -185,6 +194,7 @@ local function insert(scene, group, row)
   local client = row[CLIENT]
   if not group.rows[client] then
     group.rows[client] = row
+    scene.pointers[client] = group.user and 'u' .. group.user or 'a'
     scene.clients = scene.clients + 1
     if group.user then
       redis.call('HSET', key('clients', scene.name), client, 'u' .. group.user)
@@ -228,14 +238,14 @@ local function discard(scene, gone)
       waiting[#waiting + 1] = client
     end
   end
-  redis.call('HDEL', key('clients', scene.name), unpack(clients))
+  call_many('HDEL', key('clients', scene.name), clients)
   scene.clients = scene.clients - #clients
   for worker, members in pairs(held) do
-    redis.call('ZREM', key('held', worker), unpack(members))
+    call_many('ZREM', key('held', worker), members)
     scene.holders[worker] = (scene.holders[worker] or 0) - #members
   end
   if #waiting > 0 then
-    redis.call('ZREM', key('deadlines', scene.name), unpack(waiting))
+    call_many('ZREM', key('deadlines', scene.name), waiting)
     scene.waiting = scene.waiting - #waiting
     scene.deadlines_moved = true
   end
@@ -302,7 +312,7 @@ local function save_counters(scene)
       redis.call('HDEL', key('channel', scene.name), 'w:' .. worker)
     end
   end
-  redis.call('HSET', key('channel', scene.name), unpack(fields))
+  call_many('HSET', key('channel', scene.name), fields)
   if scene.count + scene.anonymous > 0 then
     redis.call('ZREM', key('vacated'), scene.name)
     redis.call('ZADD', key('occupied'), 0, scene.name)
@@ -331,9 +341,7 @@ local function close(scene)
   for group in pairs(scene.touched) do
     save_group(scene, group)
   end
-  if #scene.emptied > 0 then
-    redis.call('HDEL', key('users', scene.name), unpack(scene.emptied))
-  end
+  call_many('HDEL', key('users', scene.name), scene.emptied)
   save_counters(scene)
   if scene.deadlines_moved then
     save_deadlines(scene)

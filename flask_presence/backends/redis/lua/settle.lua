@@ -59,6 +59,10 @@ for _, found in ipairs(due) do
   local own, group = find(scene, client)
   if holder and not (own and own[WORKER] == holder) then
     redis.call('ZREM', key('held', holder), member)
+  elseif not own then
+    -- A deadline of nobody: the channel is lost.
+    forget_channel(name)
+    return {'ok', '', 0}
   end
   if group and not done[group] then
     done[group] = true
@@ -72,11 +76,14 @@ for _, found in ipairs(due) do
   end
 end
 if #gone == 0 then
+  -- Whatever led here is not to lead here again.
+  write_though_full()
+  save_deadlines(scene)
   return {'ok', '', 0}
 end
 take_out(scene, gone, function(rows)
   for _, row in ipairs(rows) do
-    if not row[WORKER] or leases[row[WORKER]].status ~= 'lost' then
+    if not row[WORKER] or (leases[row[WORKER]] or {status = 'lost'}).status ~= 'lost' then
       return 'timeout'
     end
   end

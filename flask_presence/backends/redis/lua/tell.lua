@@ -5,6 +5,7 @@ local said = recall()
 if said then
   return said
 end
+write_though_full()
 local last = redis.call('ZREVRANGE', key('commands'), 0, 0, 'WITHSCORES')[2]
 -- Never below a number that a store which lost its data may have given before.
 local number = math.max((tonumber(last) or 0) + 1, now)
