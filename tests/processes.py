@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from wire import PATIENCE, eventually
 
 HERE = Path(__file__).parent
@@ -151,19 +152,16 @@ def _listens(port: int) -> bool:
 
 
 class Redis:
-    """A Redis server of the test's own.
+    """A Redis server of the test's own, with more options where they are given."""
 
-    :param options: for its command line, such as ``--appendonly yes``.
-    """
-
-    def __init__(self, directory: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = [
-            require("redis-server"),
-            *("--port", str(self.port), "--save", "", "--dir", str(directory), *options),
-        ]
+    def __init__(self, directory: Path, *options: object, port: int = 0) -> None:
+        self._configure("--save", "", "--dir", directory, *options, port=port)
         self.start()
+
+    def _configure(self, *options: object, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [require("redis-server"), *map(str, options), "--port", str(self.port)]
 
     def start(self) -> None:
         """Start it, also once more on the same port, with what it finds in its directory."""
@@ -174,9 +172,13 @@ class Redis:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
                 link.sendall(b"PING\r\n")
-                return link.recv(5) == b"+PONG"
+                return link.recv(7) in (b"+PONG\r\n", b"-NOAUTH")
         except OSError:
             return False
+
+    def client(self) -> Any:
+        """A client for tests, which gets text."""
+        return redis.Redis(port=self.port, decode_responses=True)
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -185,6 +187,48 @@ class Redis:
         """End it as ``kill -9`` does; it may be frozen."""
         self._process.kill()
         self._process.wait(PATIENCE)
+
+
+class Sentinel(Redis):
+    """A Redis Sentinel that is quick to fail over, with its master and a replica."""
+
+    SERVICE = "presence"
+
+    def __init__(self, directory: Path) -> None:
+        self.master = Redis(directory, "--repl-diskless-sync-delay", 0)
+        self.replica = Redis(directory, "--replicaof", f"127.0.0.1 {self.master.port}")
+        file = directory / "sentinel.conf"
+        file.write_text(
+            f"sentinel monitor {self.SERVICE} 127.0.0.1 {self.master.port} 1\n"
+            f"sentinel down-after-milliseconds {self.SERVICE} 1000\n"
+            f"sentinel failover-timeout {self.SERVICE} 3000\n"
+        )
+        self._configure(file, "--sentinel", "--dir", directory)
+        self.start()
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/{self.SERVICE}/0"
+        with self.client() as client:
+            client.execute_command(
+                *("SENTINEL", "DEBUG", "ping-period", 100, "info-period", 100),
+                *("publish-period", 100, "ask-period", 100, "election-timeout", 1000),
+            )
+
+    def fail_over(self) -> None:
+        """Make the replica the master, and the other way round."""
+        with self.client() as client:
+            eventually(lambda: self._is_failing_over(client))
+
+    def _is_failing_over(self, client: Any) -> bool:
+        try:
+            client.execute_command("SENTINEL", "FAILOVER", self.SERVICE)
+        except redis.ResponseError:
+            # The replica is not known well enough yet.
+            return False
+        return True
+
+    def stop(self) -> None:
+        super().stop()
+        self.replica.stop()
+        self.master.stop()
 
 
 class Nginx:

@@ -103,17 +103,17 @@ class RedisListener(Listener):
         with selectors.DefaultSelector() as selector:
             selector.register(pubsub.connection._sock, selectors.EVENT_READ)
             while not self._closed.is_set():
-                messages = self._read(pubsub) if selector.select(PING_SECONDS) else []
-                if self._broken:
-                    raise redis.ConnectionError("the connection broke while something was sent")
-                for message in messages:
-                    self._take(message)
-                if not messages:
+                if not selector.select(PING_SECONDS):
                     if is_asked:
                         raise redis.TimeoutError("it answers no ping")
+                    is_asked = True
                     with self._lock:
                         self._send("PING")
-                is_asked = not messages
+                for message in self._read(pubsub):
+                    is_asked = False
+                    self._take(message)
+                if self._broken:
+                    raise redis.ConnectionError("the connection broke while something was sent")
 
     def _read(self, pubsub: Any) -> list[dict[str, Any]]:
         """What has arrived; under the lock, because TLS does not bear to be read and written at
