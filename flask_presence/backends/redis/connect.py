@@ -78,7 +78,8 @@ def _typed(query: list[tuple[str, str]], prefix: str = "") -> dict[str, Any]:
     plain = [(name.removeprefix(prefix), value) for name, value in query]
     is_secure = dict(plain).get("ssl", "").lower() in ("1", "true", "yes")
     rest = [pair for pair in plain if pair[0] != "ssl"]
-    typed: dict[str, Any] = dict(parse_url(f"redis://host?{urlencode(rest)}"))
+    parse: Any = parse_url
+    typed: dict[str, Any] = dict(parse(f"redis://host?{urlencode(rest)}"))
     del typed["host"]
     return typed | ({"ssl": True} if is_secure else {})
 

@@ -111,18 +111,30 @@ class Server:
         self._is_checked = False
 
     def check(self) -> None:
-        """Look whether the server will do.
+        """Look whether the server will do, and does.
 
         :raises BackendUnavailable: it will not; says why, and what to do.
         """
+        info = self._look()
+        if 0 < info.get("maxmemory", 0) <= info.get("used_memory", 0):
+            raise BackendUnavailable(
+                f"The presence store {self.where} is full: raise its maxmemory."
+            )
+        # A script that would write, for a worker that there is not.
+        self.run("renew", "", 0, 0, "")
+
+    def _look(self) -> dict[str, Any]:
         try:
             info = self._ask()
         except redis.RedisError as error:
             self._fail(error)
         problem = _problem_of(info)
         if problem:
+            # Where a name or a sentinel leads, another server may be next time.
+            self.client.connection_pool.disconnect()
             self._refuse(problem)
         self._is_checked = True
+        return info
 
     def _ask(self) -> dict[str, Any]:
         seconds, microseconds = self.client.time()
@@ -138,7 +150,7 @@ class Server:
         if self.is_failing:
             raise BackendUnavailable(self._failure)
         if not self._is_checked:
-            self.check()
+            self._look()
         try:
             reply = self._send_twice(script, operation, args)
             if reply[0] == "late":
@@ -216,6 +228,8 @@ def _problem_of(info: dict[str, Any]) -> str | None:
         return f"is Redis {version}: presence needs 6.2 or later"
     if str(info.get("cluster_enabled", 0)) == "1":
         return "is a Redis Cluster, which cannot run the scripts: name a Redis that is none"
+    if info.get("role") == "slave" and info.get("slave_read_only"):
+        return "is a read-only replica: name its master, or use redis+sentinel://"
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory") and policy != "noeviction":
         return (

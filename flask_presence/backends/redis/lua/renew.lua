@@ -4,6 +4,7 @@
 local worker, span, create, cursor = unpack(ARGV, 7, 10)
 span, cursor = tonumber(span), tonumber(cursor)
 
+write_though_full()
 local lease, held = lease_of(worker), 0
 if lease and lease.status == 'alive' or not lease and create == '1' then
   held = 1
