@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import requests
+import wire
 
 from .mirror import Mirror, Payload, State, Watch
 
@@ -30,7 +31,7 @@ WEIGHTS = {
     "leave": 180,
     "update": 180,
     "subscribe": 80,
-    "unsubscribe": 50,
+    "unsubscribe": 70,
     "state": 50,
     "heartbeat": 60,
     "batch": 40,
@@ -101,11 +102,11 @@ class Actor:
         except Exception:
             self.failure = f"{self.name}: {traceback.format_exc()}"
         acted.wait()
-        while self.failure is None and not ended.wait(UPKEEP_SECONDS / 4):
-            try:
+        try:
+            while self.failure is None and not ended.wait(UPKEEP_SECONDS / 4):
                 self._keep_up()
-            except Exception:
-                self.failure = f"{self.name}: {traceback.format_exc()}"
+        except Exception:
+            self.failure = f"{self.name}: {traceback.format_exc()}"
         self.errors += self.mirror.errors
         self.mirror.drop()
 
@@ -128,10 +129,15 @@ class Actor:
             self._perform(*self._op(kind, self._some_channel(kind)))
 
     def _some_channel(self, kind: str) -> str:
-        """Any; but who leaves or updates does so mostly where it is in."""
-        entered = list(self.mirror.entered)
-        if kind in ("leave", "update") and entered and self._chance.random() < 0.8:
-            return self._chance.choice(entered)
+        """Any; but who ends or updates something does so mostly where there is something."""
+        mirror = self.mirror
+        there = {
+            "leave": mirror.entered,
+            "update": mirror.entered,
+            "unsubscribe": mirror.watched,
+        }.get(kind)
+        if there and self._chance.random() < 0.8:
+            return self._chance.choice(sorted(there))
         return self._chance.choice(CHANNELS)
 
     def _op(self, kind: str, channel: str) -> tuple[str, Payload]:
@@ -211,16 +217,20 @@ class Actor:
     # Comparing
 
     def held(self) -> list[Held]:
-        """What it is in."""
+        """What it is in; nothing where it failed, as its connection is closed then."""
         with self.mirror.changed:
+            if self.failure is not None:
+                return []
             entered = self.mirror.entered.items()
             return [Held(channel, self.user, meta, self.name) for channel, meta in entered]
 
-    def compare(self, states: Mapping[str, State], patience: float) -> tuple[list[str], list[str]]:
-        """Where it disagrees with the store after a while, and what it was never sent."""
+    def compare(self, states: Mapping[str, State], until: float) -> tuple[list[str], list[str]]:
+        """Where it still disagrees with the store at ``until``, and what it was never sent."""
         mirror = self.mirror
         with mirror.changed:
-            mirror.changed.wait_for(lambda: not self._behind(states), patience)
+            if self.failure is not None:
+                return [], []
+            mirror.changed.wait_for(lambda: not self._behind(states), until - time.monotonic())
             disagreeing = [
                 f"{self.name}, {channel}: it sees {mirror.watched[channel].seen()}, "
                 f"the store has {states[channel]}"
@@ -244,6 +254,8 @@ def _entering(channel: str, meta: Any) -> Payload:
 
 def run(task: Task, pipe: Connection) -> None:
     """Act, then answer questions: ``held``, the ``states`` to compare with, and ``end``."""
+    # A loaded machine answers late, and that is no failure.
+    wire.PATIENCE = task.patience
     actors = [Actor(task, number) for number in range(task.connections)]
     acted, ended = threading.Barrier(len(actors) + 1), threading.Event()
     threads = [threading.Thread(target=actor.live, args=(acted, ended)) for actor in actors]
@@ -255,7 +267,8 @@ def run(task: Task, pipe: Connection) -> None:
         if question == "held":
             pipe.send([held for actor in actors for held in actor.held()])
         else:
-            pipe.send([actor.compare(question, task.patience) for actor in actors])
+            until = time.monotonic() + task.patience
+            pipe.send([actor.compare(question, until) for actor in actors])
     ended.set()
     for thread in threads:
         thread.join()
