@@ -16,6 +16,7 @@ from flask_presence.delivery import Announcer, Feed, Rooms
 from flask_presence.delivery.rooms import counted_room, full_room, present_room
 from flask_presence.delivery.wire import diffs_of, state_form, state_forms
 from flask_presence.model import NOWHERE, Position
+from flask_presence.testing.fold import Fold
 from flask_presence.tracker.reads import SharedReads
 
 ROOM = "/room/1"
@@ -174,6 +175,29 @@ def test_revisions_are_inclusive_ranges() -> None:
 
     assert diff.revisions == [(1, 3), (5, 5), (7, 9)]
     assert diff.forms.full["revisions"] == [[1, 3], [5, 5], [7, 9]]
+
+
+def test_who_entered_before_somebody_of_another_process_stays_before_them() -> None:
+    here = [change("entered", 1, "ada"), change("updated", 3, "ada", meta={"n": 1}, count=2)]
+    there = [change("entered", 2, "bob", count=2)]
+    fold = Fold()
+    fold.apply_state(state_form(State(ROOM), count_only=False))
+
+    for diff in diffs_of(here) + diffs_of(there):
+        fold.apply_diff(diff.forms.full)
+
+    assert [user["id"] for user in fold.users] == ["ada", "bob"]
+
+
+def test_who_enters_and_is_updated_in_a_row_is_in_one_diff() -> None:
+    changes = [
+        change("entered", 1, "ada"),
+        change("entered", 2, "bob", count=2),
+        change("updated", 3, "ada", meta={"n": 1}, count=2),
+        change("entered", 7, "cyd", count=3),
+    ]
+
+    assert len(diffs_of(changes)) == 1
 
 
 def test_channels_and_epochs_have_diffs_of_their_own() -> None:

@@ -48,15 +48,34 @@ class Diff(NamedTuple):
 
 
 def diffs_of(changes: Sequence[Change]) -> list[Diff]:
-    """Gather changes into one diff for each channel and epoch, in the order of arrival."""
+    """Gather changes into diffs of one channel and epoch each, as few as will do."""
     gathered: dict[tuple[str, str], list[Change]] = {}
     for change in changes:
         gathered.setdefault((change.channel, change.epoch), []).append(change)
-    return [_diff_of(group) for group in gathered.values()]
+    return [_diff_of(part) for group in gathered.values() for part in _parts_of(group)]
+
+
+def _parts_of(changes: list[Change]) -> list[list[Change]]:
+    """Part changes in the order of revisions where who entered is updated after another process
+    had its turn: the one entry that a diff has of them would hide who of both was first."""
+    changes.sort(key=lambda change: change.revision)
+    parts: list[list[Change]] = [[]]
+    before_gap: set[str | None] = set()
+    since_gap: set[str | None] = set()
+    for change in changes:
+        if parts[-1] and change.revision > parts[-1][-1].revision + 1:
+            before_gap |= since_gap
+            since_gap = set()
+        if change.kind == "updated" and change.user_id in before_gap:
+            parts.append([])
+            before_gap, since_gap = set(), set()
+        parts[-1].append(change)
+        if change.kind == "entered":
+            since_gap.add(change.user_id)
+    return parts
 
 
 def _diff_of(changes: list[Change]) -> Diff:
-    changes.sort(key=lambda change: change.revision)
     latest = changes[-1]
     revisions = _ranges([change.revision for change in changes])
     counted: Form = {
