@@ -58,6 +58,10 @@ class Task:
     patience: float
 
 
+Findings = dict[str, list[str]]
+"""What is wrong, in words, of each kind."""
+
+
 class Held(NamedTuple):
     """A client in a channel, with the meta that it gave last."""
 
@@ -188,8 +192,8 @@ class Actor:
     def _evict(self) -> None:
         self.counts["evict"] += 1
         user = f"user{self._chance.randint(1, USERS)}"
-        port = self._chance.choice(self._ports)
-        requests.post(f"http://127.0.0.1:{port}/evict/{user}", timeout=60).raise_for_status()
+        url = f"http://127.0.0.1:{self._chance.choice(self._ports)}/evict/{user}"
+        requests.post(url, timeout=wire.PATIENCE).raise_for_status()
 
     # Keeping up
 
@@ -224,24 +228,31 @@ class Actor:
             entered = self.mirror.entered.items()
             return [Held(channel, self.user, meta, self.name) for channel, meta in entered]
 
-    def compare(self, states: Mapping[str, State], until: float) -> tuple[list[str], list[str]]:
+    def compare(self, states: Mapping[str, State], until: float) -> Findings:
         """Where it still disagrees with the store at ``until``, and what it was never sent."""
         mirror = self.mirror
         with mirror.changed:
             if self.failure is not None:
-                return [], []
+                return {}
             mirror.changed.wait_for(lambda: not self._behind(states), until - time.monotonic())
-            disagreeing = [
-                f"{self.name}, {channel}: it sees {mirror.watched[channel].seen()}, "
-                f"the store has {states[channel]}"
-                for channel in self._behind(states)
-            ]
-            undelivered = [
-                f"{self.name}, {channel}: no diff brought revisions {missed}"
-                for channel, watch in mirror.watched.items()
-                if (missed := watch.undelivered(states[channel]))
-            ]
-        return disagreeing, undelivered
+            watched = [(name, watch, states[name]) for name, watch in mirror.watched.items()]
+            return {
+                "disagreeing": [
+                    f"{self.name}, {channel}: it sees {', '.join(differences)}"
+                    for channel, watch, state in watched
+                    if (differences := watch.differences(state))
+                ],
+                "undelivered": [
+                    f"{self.name}, {channel}: no diff brought revisions {missed}"
+                    for channel, watch, state in watched
+                    if (missed := watch.undelivered(state))
+                ],
+                "misordered": [
+                    f"{self.name}, {channel}: it sees {watch.fold.users}, the store has {state}"
+                    for channel, watch, state in watched
+                    if watch.is_misordered(state)
+                ],
+            }
 
     def _behind(self, states: Mapping[str, State]) -> list[str]:
         watched = self.mirror.watched.items()

@@ -55,19 +55,38 @@ class Watch:
         return [revision for revision in owed if revision not in self._brought]
 
     def agrees_with(self, state: State) -> bool:
-        return self.seen() == _seen_in(state)
+        return not self.differences(state)
 
-    def seen(self) -> dict[str, Any]:
-        """What it would show."""
+    def differences(self, state: State) -> list[str]:
+        """What it would show, where that is not what the store has."""
         fold = self.fold
-        seen = {"count": fold.count, "anonymous": fold.anonymous, "users": fold.users}
-        return seen | {"position": fold.position}
+        seen = {"position": fold.position, "count": fold.count, "anonymous": fold.anonymous}
+        stored = {"position": (state["epoch"], state["revision"])}
+        stored |= {name: state[name] for name in ("count", "anonymous")}
+        found = [
+            f"{name} {seen[name]} instead of {stored[name]}"
+            for name in seen
+            if seen[name] != stored[name]
+        ]
+        mine, theirs = ({user["id"]: user for user in some} for some in (fold.users, _users(state)))
+        if mine.keys() != theirs.keys():
+            found.append(f"{sorted(mine)} instead of {sorted(theirs)}")
+        found += [
+            f"{mine[user]} instead of {theirs[user]}"
+            for user in sorted(mine.keys() & theirs.keys())
+            if mine[user] != theirs[user]
+        ]
+        return found
+
+    def is_misordered(self, state: State) -> bool:
+        """Are the same users there, in another order?"""
+        mine, theirs = ([user["id"] for user in some] for some in (self.fold.users, _users(state)))
+        return mine != theirs and set(mine) == set(theirs)
 
 
-def _seen_in(state: State) -> dict[str, Any]:
-    seen = {name: state[name] for name in ("count", "anonymous")}
-    position = (state["epoch"], state["revision"])
-    return seen | {"users": state.get("users", []), "position": position}
+def _users(state: State) -> list[dict[str, Any]]:
+    users: list[dict[str, Any]] = state.get("users", [])
+    return users
 
 
 class Mirror(Wire):
