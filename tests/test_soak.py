@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_nothing_is_missing_or_told_twice_or_seen_differently_under_load() -> None:
     require("redis-server")
-    sizes = ["--operations", "2000", "--clients", "3", "--connections", "6"]
+    sizes = ["--operations", "2000", "--clients", "3", "--connections", "4"]
 
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.soak", "--store", "sqlite", *sizes],
