@@ -1196,6 +1196,20 @@ def test_who_entered_after_an_eviction_was_told_is_not_evicted_by_it(
     assert here.believed() == here.held() == {Key(ROOM, "late")}
 
 
+def test_an_eviction_that_the_store_did_not_finish_is_told_here_all_the_same(
+    process: Process, store: MemoryStore
+) -> None:
+    """Else who is out already would believe for a minute to be in."""
+    process.enter("ada")
+    store.next("evict", lose_answer)
+    with pytest.raises(BackendUnavailable):
+        process.commands.evict(ROOM, user_id="ada")
+    process.settle_down()
+
+    assert process.believed() == process.held() == set()
+    assert process.is_told_out("ada")
+
+
 def test_who_enters_elsewhere_between_the_telling_and_the_eviction_is_out_and_told(
     store: MemoryStore, clock: Clock
 ) -> None:

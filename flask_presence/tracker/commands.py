@@ -52,15 +52,24 @@ class Commands:
         command = Command("evict", channel, user_id=user_id, reason=reason)
         # Told first: a worker that misses a member after this knows why and does not put it back.
         self._tell(command)
+        try:
+            evicted = self._evict_everywhere(channel, user_id, reason)
+            # Whoever entered while this was done is out too: one too many agrees with what they
+            # are told, one too few would not. Other processes need the later moment for that.
+            if evicted:
+                self._tell(command)
+        finally:
+            # The renewal skips what was told here: it must be done, whatever the store did.
+            self._obey(command, self._parts.clock())
+        return evicted
+
+    def _evict_everywhere(
+        self, channel: str | None, user_id: str | None, reason: Reason
+    ) -> list[Change]:
         channels = [channel] if channel else self._parts.backend.channels_of(user_id=user_id)
         evicted: list[Change] = []
         for name in channels:
             evicted += self._evict_from_store(name, user_id, reason)
-        # Whoever entered while this was done is out too: one too many agrees with what they are
-        # told, one too few would not. Other processes need the later moment for that.
-        if evicted:
-            self._tell(command)
-        self._obey(command, self._parts.clock())
         return evicted
 
     def _evict_from_store(self, channel: str, user_id: str | None, reason: Reason) -> list[Change]:
