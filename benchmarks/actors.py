@@ -193,7 +193,9 @@ class Actor:
         self.counts["evict"] += 1
         user = f"user{self._chance.randint(1, USERS)}"
         url = f"http://127.0.0.1:{self._chance.choice(self._ports)}/evict/{user}"
-        requests.post(url, timeout=wire.PATIENCE).raise_for_status()
+        while (answer := requests.post(url, timeout=wire.PATIENCE)).status_code == 503:
+            self.errors["unavailable"] += 1
+        answer.raise_for_status()
 
     # Keeping up
 

@@ -24,7 +24,7 @@ from typing import Any
 from flask import Flask, request
 from flask_socketio import SocketIO
 
-from flask_presence import ChannelConfig, Presence, signals
+from flask_presence import BackendUnavailable, ChannelConfig, Presence, signals
 from flask_presence.tracker import holdings
 
 
@@ -99,9 +99,12 @@ def create_app(config: dict[str, Any]) -> tuple[Flask, Presence]:
         return ""
 
     @app.post("/evict/<user_id>")
-    def evict(user_id: str) -> str:
-        presence.evict(user_id)
-        return ""
+    def evict(user_id: str) -> tuple[str, int]:
+        try:
+            presence.evict(user_id)
+        except BackendUnavailable:
+            return "", 503
+        return "", 204
 
     @app.post("/emit")
     def emit() -> str:
