@@ -1304,7 +1304,7 @@ def test_clearing_a_channel_costs_a_handful_of_writes(process: Process, store: M
     assert users(store) == []
     assert process.believed() == process.held() == set()
     assert process.is_told_out("c299")
-    assert sum(count for verb, count in store.calls.items() if verb != "state") <= 9
+    assert sum(count for verb, count in store.calls.items() if verb != "state") <= 10
 
 
 def test_silence_of_many_costs_a_handful_of_writes(process: Process, store: MemoryStore) -> None:
