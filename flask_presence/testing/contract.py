@@ -2264,6 +2264,19 @@ class BackendContract:
 
             assert store.users() == (["ann"] if touched else [])
 
+    def test_an_update_at_once_with_a_release_does_not_hold_the_member_again(
+        self, store: Store
+    ) -> None:
+        for number in range(20):
+            store.enter("c1", "ann")
+
+            together(
+                lambda number=number: store.update("c1", {"n": number}),
+                lambda: store.release("c1", after=10),
+            )
+
+            assert store.backend.members_of_worker("w1", after=None, limit=10) == []
+
     def test_readers_see_only_what_was_at_some_revision(self, store: Store) -> None:
         states: list[State] = []
 

@@ -91,7 +91,8 @@ class SQLStep:
     def _select_rows(self, *conditions: Any, limit: int | None = None) -> dict[str, Row]:
         members = self._tables.members
         columns = [members.c[column] for column in ROW_COLUMNS]
-        query = select(*columns).where(*conditions).limit(limit)
+        # Locked, because who touches or releases a member does not lock its channel.
+        query = select(*columns).where(*conditions).limit(limit).with_for_update()
         return {row.client_id: Row(*row) for row in self._connection.execute(query)}
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
