@@ -50,6 +50,10 @@ class Database(ABC):
         """The URL of a database that is always there."""
 
     @abstractmethod
+    def lock_statement(self, tables: Sequence[str]) -> str:
+        """What keeps all others from these tables while the connection is open."""
+
+    @abstractmethod
     def _initialise(self) -> None:
         """Fill the folder."""
 
@@ -143,6 +147,9 @@ class PostgreSQL(Database):
     def url(self, name: str) -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
 
+    def lock_statement(self, tables: Sequence[str]) -> str:
+        return f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"
+
     def _initialise(self) -> None:
         initdb = require("initdb", ELSEWHERE)
         if IS_ROOT:
@@ -176,6 +183,9 @@ class MariaDB(Database):
     def url(self, name: str) -> str:
         # Else PyMySQL reads all certificates of the machine for each connection.
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}?ssl_disabled=true"
+
+    def lock_statement(self, tables: Sequence[str]) -> str:
+        return "LOCK TABLES " + ", ".join(f"{table} WRITE" for table in tables)
 
     def _initialise(self) -> None:
         self._run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -13,7 +15,7 @@ from databases import Database
 
 from flask_presence.backends.base import Backend
 from flask_presence.backends.memory import MemoryBackend
-from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, Tables
 
 Clock = Callable[[], float]
 
@@ -37,6 +39,19 @@ class Store(ABC):
         """Delete a worker's lease behind the backend's back."""
 
 
+class SharedStore(Store):
+    """One that other processes see, and can harm."""
+
+    @abstractmethod
+    @contextmanager
+    def locked(self, url: str) -> Iterator[None]:
+        """Somebody else keeps presence from reading and writing."""
+
+    @abstractmethod
+    def lose_everything(self, url: str) -> None:
+        """All data is gone."""
+
+
 class MemoryStore(Store):
     def make(self, clock: Clock) -> Backend:
         return MemoryBackend(clock=clock)
@@ -49,7 +64,7 @@ class MemoryStore(Store):
         del backend._leases[worker]
 
 
-class SQLStore(Store):
+class SQLStore(SharedStore):
     def lose_lease(self, backend: Backend, worker: str) -> None:
         assert isinstance(backend, SQLAlchemyBackend)
         workers = backend.tables.workers
@@ -73,15 +88,32 @@ class SQLiteStore(SQLStore):
         self._numbers = count(1)
 
     def new_url(self) -> str:
-        return prepared(f"sqlite:///{self._folder}/{next(self._numbers)}.sqlite3")
+        return f"sqlite:///{self._folder}/{next(self._numbers)}.sqlite3"
 
     def make(self, clock: Clock) -> Backend:
         return SQLAlchemyBackend(sa.create_engine(self.new_url()), clock=clock)
 
+    @contextmanager
+    def locked(self, url: str) -> Iterator[None]:
+        with closing(sqlite3.connect(_file(url), isolation_level=None)) as intruder:
+            intruder.execute("BEGIN EXCLUSIVE")
+            yield
+            intruder.execute("ROLLBACK")
+
+    def lose_everything(self, url: str) -> None:
+        """Delete the file."""
+        path = _file(url)
+        for found in path.parent.glob(f"{path.name}*"):
+            found.unlink()
+
+
+def _file(url: str) -> Path:
+    return Path(sa.make_url(url).database or "")
+
 
 class ServerStore(SQLStore):
-    """A database server. `make` empties one database and its engine is used again, so that
-    SQLAlchemy compiles each statement once."""
+    """A database server. `make` empties one database and uses its engine again, for which
+    SQLAlchemy has compiled each statement already."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -97,6 +129,29 @@ class ServerStore(SQLStore):
     def make(self, clock: Clock) -> Backend:
         backend = SQLAlchemyBackend(self._engine, metadata=self._metadata, clock=clock)
         with self._engine.begin() as connection:
-            for table in backend.tables.all:
-                connection.execute(sa.delete(table))
+            _empty(connection)
         return backend
+
+    @contextmanager
+    def locked(self, url: str) -> Iterator[None]:
+        with self._visiting(url) as connection:
+            connection.exec_driver_sql(self.database.lock_statement(TABLES))
+            yield
+
+    def lose_everything(self, url: str) -> None:
+        with self._visiting(url) as connection:
+            _empty(connection)
+
+    @contextmanager
+    def _visiting(self, url: str) -> Iterator[sa.Connection]:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            yield connection
+
+
+TABLES = [table.name for table in Tables(sa.MetaData()).all]
+
+
+def _empty(connection: sa.Connection) -> None:
+    for table in TABLES:
+        connection.exec_driver_sql(f"DELETE FROM {table}")

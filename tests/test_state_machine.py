@@ -2,21 +2,17 @@
 
 Hypothesis draws the story: clients of a few users come and go at three workers, connections drop,
 workers freeze, wake, drain and lose the store, the clock runs and steps back. Each step is taken on
-every backend and on the model; the changes and what can be read have to be the same.
+the backend and on the model; the changes and what can be read have to be the same.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,10 +24,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from model import World
+from stores import STORES, Store
 
 from flask_presence.backends.base import Backend, Key, Pruned, Reading
-from flask_presence.backends.memory import MemoryBackend
-from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.errors import ClientIdTaken, NotPresent, WorkerGone
 from flask_presence.model import Change, Member, State
 from flask_presence.testing.fold import fold_changes
@@ -60,7 +55,7 @@ class Slot:
 
 
 class Machine(RuleBasedStateMachine):
-    make_stores: Callable[[Callable[[], float]], list[Backend]]
+    store: Store
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,11 +64,10 @@ class Machine(RuleBasedStateMachine):
         self.begin()
 
     def begin(self) -> None:
-        """Start with empty stores."""
+        """Start with an empty store."""
         self.model = World(self.now)
-        self.backends = type(self).make_stores(lambda: self.now)
-        for backend in self.backends:
-            backend.prepare()
+        self.backend = self.store.make(lambda: self.now)
+        self.backend.prepare()
         self.slots = [Slot(), Slot(), Slot()]
         self.callers: dict[str, str | None] = {}
         self.changes: defaultdict[str, list[Change]] = defaultdict(list)
@@ -85,14 +79,12 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for room in ROOMS:
             self.read(room)
-        for backend in self.backends:
-            backend.close()
+        self.backend.close()
 
-    # Doing the same everywhere
+    # Doing the same on both
 
     def same(self, expected: Any, act: Callable[[Backend], Any]) -> None:
-        for backend in self.backends:
-            assert act(backend) == expected, type(backend).__name__
+        assert act(self.backend) == expected
 
     def changing(
         self,
@@ -106,12 +98,11 @@ class Machine(RuleBasedStateMachine):
             expected = expect()
         except (NotPresent, WorkerGone, ClientIdTaken) as error:
             refusal = type(error)
-        for backend in self.backends:
-            if refusal is not None:
-                with pytest.raises(refusal):
-                    act(backend)
-            else:
-                assert by_channel(act(backend)) == by_channel(expected), type(backend).__name__
+        if refusal is not None:
+            with pytest.raises(refusal):
+                act(self.backend)
+        else:
+            assert by_channel(act(self.backend)) == by_channel(expected)
         for change in expected:
             self.changes[change.channel].append(change)
 
@@ -317,10 +308,9 @@ class Machine(RuleBasedStateMachine):
             return
         held = self.model.renew(worker, LEASE)
         positions = {room: self.model.position(room) for room in ROOMS}
-        for backend in self.backends:
-            renewal = backend.renew(worker, LEASE, channels=ROOMS)
-            assert renewal.held == held, type(backend).__name__
-            assert renewal.positions == positions, type(backend).__name__
+        renewal = self.backend.renew(worker, LEASE, channels=ROOMS)
+        assert renewal.held == held
+        assert renewal.positions == positions
         if not held:
             slot.worker = None
             self.put_back(slot)
@@ -424,7 +414,7 @@ class Machine(RuleBasedStateMachine):
             lambda backend: read_all(lambda: backend.state(room), states),
         )
         expected = self.model.state(room)
-        assert states == [expected] * len(self.backends)
+        assert states == [expected]
         if expected.epoch is not None:
             folded = fold_changes(room, self.changes[room])
             assert (folded.revision, folded.users) == (expected.revision, expected.users)
@@ -438,7 +428,7 @@ class Machine(RuleBasedStateMachine):
         )
         full = self.model.state(room)
         expected = State(room, full.epoch, full.revision, full.count, full.anonymous)
-        assert states == [expected] * len(self.backends)
+        assert states == [expected]
 
     @rule(room=rooms, user=st.sampled_from(USERS), reason=st.sampled_from([None, "evicted"]))
     def evict_a_user(self, room: str, user: str, reason: Any) -> None:
@@ -488,8 +478,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def lose_the_store(self) -> None:
         """All data is gone: each worker finds its lease gone, and puts its clients back."""
-        for backend in self.backends:
-            backend.close()
+        self.backend.close()
         before = self.slots
         self.begin()
         self.slots = before
@@ -544,26 +533,21 @@ def read_all(read: Callable[[], Reading], states: list[State]) -> list[Change]:
     raise AssertionError("a reading never came to its end")
 
 
-def test_every_backend_does_what_the_model_does(tmp_path: Path) -> None:
-    engines: list[sa.Engine] = []
+EXAMPLES = {"memory": 200, "sqlite": 60}
+"""How many stories a store is told; 30 where each step goes to a server."""
 
-    def make_stores(clock: Callable[[], float]) -> list[Backend]:
-        """New stores, each an empty one; a file for each, in one folder."""
-        while engines:
-            engines.pop().dispose()
-        folder = tempfile.mkdtemp(dir=tmp_path)
-        for old in tmp_path.iterdir():
-            if old != Path(folder):
-                shutil.rmtree(old)
-        engines.append(sa.create_engine(f"sqlite:///{folder}/presence.sqlite3"))
-        return [MemoryBackend(clock=clock), SQLAlchemyBackend(engines[0], clock=clock)]
 
+@pytest.mark.parametrize("name", STORES)
+def test_every_backend_does_what_the_model_does(name: str, request: pytest.FixtureRequest) -> None:
     class Story(Machine):
-        pass
+        store: Store = request.getfixturevalue(f"{name}_store")
 
-    Story.make_stores = staticmethod(make_stores)
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Story,
-        settings=settings(deadline=None, derandomize=True, max_examples=80, stateful_step_count=50),
+        settings=settings(
+            deadline=None,
+            derandomize=True,
+            max_examples=EXAMPLES.get(name, 30),
+            stateful_step_count=50,
+        ),
     )
-    engines[0].dispose()
