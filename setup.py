@@ -75,7 +75,7 @@ class BuildWithClient(build_py):
                     script.with_name(Path(name).name).write_bytes(content)
 
 
-POSTGRESQL = ["psycopg[binary]>=3.1"]
+POSTGRESQL = ["psycopg[binary]>=3.2"]
 MYSQL = ["pymysql>=1.1"]
 GEVENT = ["gevent>=24.2"]
 LOGIN = ["flask-login>=0.6.3"]

@@ -113,6 +113,10 @@ def _on_own_engine(value: str, app: Flask, settings: Settings) -> Backend:
 
 
 def _on_app_database(app: Flask, settings: Settings, db: Any, bind_key: str | None) -> Backend:
+    from sqlalchemy import event
+
+    from .backends.sqlalchemy import connect_patiently
+
     if db is None or "sqlalchemy" not in app.extensions:
         raise RuntimeError(
             f"{KEY} is sqlalchemy://, but Flask-SQLAlchemy is not set up on this app: call "
@@ -128,6 +132,8 @@ def _on_app_database(app: Flask, settings: Settings, db: Any, bind_key: str | No
         db._make_metadata(bind_key)
     # Its own pool, which connects as the app's does: a step of ours never waits for the app's.
     pool = engine.pool.recreate()
+    pool._pre_ping = True  # There is no public way to recreate a pool with another option.
+    event.listen(engine, "do_connect", connect_patiently)
     return _sql(engine.url, settings, metadata=db.metadatas[bind_key], pool=pool)
 
 
@@ -136,9 +142,13 @@ def _sql(url: Any, settings: Settings, *, pool: Any = None, **options: Any) -> B
 
     from .backends.sqlalchemy import SQLAlchemyBackend
 
-    is_sqlite = url.get_backend_name() == "sqlite"
+    if pool is not None:
+        options_of_pool = {"pool": pool}
+    elif url.get_backend_name() == "sqlite":
+        options_of_pool = {}
+    else:
+        options_of_pool = {"pool_pre_ping": True, "pool_timeout": 1}
     try:
-        options_of_pool = {"pool": pool} if pool is not None else {"pool_pre_ping": not is_sqlite}
         engine = create_engine(url, **options_of_pool)
     except ModuleNotFoundError as error:
         raise RuntimeError(

@@ -56,6 +56,9 @@ SLOW_SECONDS = 0.5
 MAX_ATTEMPTS = 8
 """How often a step is run when the database answers with a deadlock."""
 
+RETRY_SECONDS = 1.5
+"""After this long a step is not run again: somebody waits for it."""
+
 
 class SQLAlchemyBackend(StepBackend):
     """Members in the tables of one database.
@@ -81,7 +84,6 @@ class SQLAlchemyBackend(StepBackend):
         self.engine = engine
         self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
         self.dialect = dialect_of(engine)
-        self.dialect.prepare(engine)
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
@@ -99,6 +101,7 @@ class SQLAlchemyBackend(StepBackend):
     def _transact(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction; again after a deadlock, or after making the tables."""
         made_tables = False
+        began = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             try:
                 with self.dialect.writing(self.engine) as connection:
@@ -107,7 +110,11 @@ class SQLAlchemyBackend(StepBackend):
                 if self._makes_tables and not made_tables and self._is_missing_table(error):
                     made_tables = True
                     self.prepare()
-                elif self._is_transient(error) and attempt < MAX_ATTEMPTS - 1:
+                elif (
+                    self._is_transient(error)
+                    and attempt < MAX_ATTEMPTS - 1
+                    and time.monotonic() - began < RETRY_SECONDS
+                ):
                     time.sleep(random.uniform(0, 0.01 * 2**attempt))
                 else:
                     raise self._unavailable(error) from error
@@ -226,7 +233,12 @@ class SQLAlchemyBackend(StepBackend):
             latest, commands = self._commands(connection, cursor, now)
             return Renewal(held, latest, self._positions(connection, channels), commands)
 
-        return self._transact(work)
+        began = time.monotonic()
+        renewal = self._transact(work)
+        if time.monotonic() - began > RETRY_SECONDS:
+            # The database was away, and answers this one first.
+            self.note_failure()
+        return renewal
 
     def _is_new(self, connection: Connection, worker: str) -> bool:
         workers = self.tables.workers
@@ -310,38 +322,40 @@ class SQLAlchemyBackend(StepBackend):
         return [worker for worker, lease in leases.items() if lease.is_over(now, spared=spared)]
 
     def end_leases(self) -> None:
-        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
-        self._end_leases(leases, now)
+        self._read_leases_and_end()
 
-    def _end_leases(self, leases: Mapping[str, Lease], now: int) -> None:
-        workers = self.tables.workers
+    def _read_leases_and_end(self) -> tuple[dict[str, Lease], int]:
+        began = time.monotonic()
+        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
         over = self.workers_over(leases, now)
         expired = [worker for worker in over if leases[worker].status == ALIVE]
-        if not expired:
-            return
+        if expired:
+            self._end_leases(expired, now, began)
+        return leases, now
 
-        began = time.monotonic()
+    def _end_leases(self, expired: list[str], now: int, began: float) -> None:
+        """End leases that had run out at ``now``, unless the store was away since ``began``."""
+        workers = self.tables.workers
+        where = [
+            workers.c.id.in_(expired),
+            workers.c.status == ALIVE,
+            workers.c.lease <= now,
+        ]
+        if self._clock is None:
+            # A database that was frozen may run this long after it was sent.
+            where.append(self._now <= now + milliseconds(SLOW_SECONDS))
 
         def work(connection: Connection) -> None:
             if time.monotonic() - began > SLOW_SECONDS:
                 # The store was away, though reading did not show it: others may renew first.
                 self.note_failure()
                 return
-            connection.execute(
-                update(workers)
-                .where(
-                    workers.c.id.in_(expired),
-                    workers.c.status == ALIVE,
-                    workers.c.lease <= self.now(connection),
-                )
-                .values(status=LOST)
-            )
+            connection.execute(update(workers).where(*where).values(status=LOST))
 
         self._transact(work)
 
     def due(self, limit: int) -> list[str]:
-        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
-        self._end_leases(leases, now)
+        leases, now = self._read_leases_and_end()
         if any(lease.until > now + lease.timeout for lease in leases.values()):
             self._transact(self._cut_leases)
         over = self.workers_over(leases, now)

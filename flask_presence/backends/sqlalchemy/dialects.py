@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import Engine, Select, Table, event, exc
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
+from .limits import limit_reading
+
 BUSY_SECONDS = 2.0
-"""How long a step waits for another one's lock before it gives up."""
+"""How long a step waits for another one's lock, or for an answer, before it gives up."""
+
+SILENT_SECONDS = 1.0
+"""For how long nobody asks a database that did not answer."""
+
+CONNECT_LIMITS = {
+    "psycopg": {"connect_timeout": 2},
+    "psycopg2": {"connect_timeout": 2},
+    "pymysql": {"connect_timeout": 2, "read_timeout": 2, "write_timeout": 2},
+    "mysqldb": {"connect_timeout": 2, "read_timeout": 2, "write_timeout": 2},
+}
+"""What a driver is told about patience where the app says nothing; in whole seconds."""
+
+_connecting: ContextVar[Dialect | None] = ContextVar("_connecting", default=None)
+"""Whose connection is being made here: an engine may be the app's own."""
+
+
+def connect_patiently(dialect: Any, record: Any, args: Any, options: Any) -> Any:
+    """Make a connection of ours as any other, but do not wait for ever.
+
+    Listens for ``do_connect`` on the engine whose connections they are.
+    """
+    ours = _connecting.get()
+    if ours is None:
+        return None
+    ours.refuse_while_silent()
+    listeners = iter(dialect.dispatch.do_connect)
+    for listener in itertools.dropwhile(lambda found: found is not connect_patiently, listeners):
+        # The app's own that come after this one, such as what fetches a password.
+        if listener is not connect_patiently:
+            made = listener(dialect, record, args, options)
+            if made is not None:
+                return made
+    return dialect.connect(*args, **CONNECT_LIMITS.get(dialect.driver, {}) | options)
 
 
 class Dialect:
@@ -25,23 +63,66 @@ class Dialect:
     locks_by_upsert = True
     """Must the first statement on a channel be an insert, lest two steps lock each other out?"""
 
+    limits = (
+        "SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES "
+        "('lock_timeout', '1500'), ('statement_timeout', '2000'), "
+        "('idle_in_transaction_session_timeout', '5000')) ours (name, value) USING (name) "
+        "WHERE setting = '0'"
+    )
+    """Bounds a connection's waiting where nobody has; a process that is frozen keeps no lock."""
+
+    def __init__(self) -> None:
+        self._silent_until = float("-inf")
+
     def after_fork(self) -> None:
         """Let go of locks that a thread of the parent process held."""
 
     def prepare(self, engine: Engine) -> None:
         """Set up the engine's connections, before the first one is made."""
+        event.listen(engine, "do_connect", connect_patiently)
+        event.listen(engine, "handle_error", self._note_silence)
+
+        @event.listens_for(engine, "connect")
+        def limit(connection: Any, record: Any) -> None:
+            limit_reading(connection, BUSY_SECONDS)
+            cursor = connection.cursor()
+            cursor.execute(self.limits)
+            cursor.close()
+            connection.commit()
+
+    def _note_silence(self, context: Any) -> None:
+        message = str(context.original_exception)
+        if "timed out" in message or "timeout expired" in message:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            if context.is_pre_ping:
+                # Nothing would answer a new connection either.
+                context.is_disconnect = False
+
+    def refuse_while_silent(self) -> None:
+        if time.monotonic() < self._silent_until:
+            raise exc.TimeoutError("The database did not answer just now.")
+
+    @contextmanager
+    def _connect(self, engine: Engine, isolation_level: str) -> Iterator[Connection]:
+        self.refuse_while_silent()
+        token = _connecting.set(self)
+        try:
+            connection = engine.execution_options(isolation_level=isolation_level).connect()
+        finally:
+            _connecting.reset(token)
+        with connection:
+            yield connection
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
         """A transaction that commits at the end."""
-        connection = engine.execution_options(isolation_level="READ COMMITTED").connect()
-        with connection, connection.begin():
+        with self._connect(engine, "READ COMMITTED") as connection, connection.begin():
             yield connection
 
     @contextmanager
     def reading(self, engine: Engine) -> Iterator[Connection]:
         """A connection on which each statement stands for itself."""
-        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        with self._connect(engine, "AUTOCOMMIT") as connection:
             yield connection
 
     def upsert(self, table: Table, key: str) -> Any:
@@ -66,6 +147,11 @@ class Dialect:
 class MySQLDialect(Dialect):
     clock = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED)"
     retried = (1020, 1205, 1213)
+    limits = (
+        "SET SESSION /*M!100300 idle_transaction_timeout = 5, */ "
+        "innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 1), "
+        "lock_wait_timeout = LEAST(@@lock_wait_timeout, 1)"
+    )
 
     def upsert(self, table: Table, key: str) -> Any:
         insert = mysql.insert(table)
@@ -94,6 +180,7 @@ class SQLiteDialect(Dialect):
     locks_by_upsert = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._writer = threading.Lock()
         _sqlite_dialects.add(self)
 
@@ -200,9 +287,22 @@ def _file(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+_dialects: weakref.WeakKeyDictionary[Engine, Dialect] = weakref.WeakKeyDictionary()
+
+
 def dialect_of(engine: Engine) -> Dialect:
-    """The dialect for this engine, or a `ValueError` that names those there are."""
-    name = engine.dialect.name
+    """The dialect for this engine, whose connections it has set up.
+
+    :raises ValueError: there is none; it names those there are.
+    """
+    if engine not in _dialects:
+        dialect = _make_dialect(engine.dialect.name)
+        dialect.prepare(engine)
+        _dialects[engine] = dialect
+    return _dialects[engine]
+
+
+def _make_dialect(name: str) -> Dialect:
     if name == "sqlite":
         return SQLiteDialect()
     if name == "postgresql":
