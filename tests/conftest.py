@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import QUICK
 from databases import Database, MariaDB, PostgreSQL
 from flask import Flask
-from processes import Gunicorn, Redis, Server
+from processes import Gunicorn, Redis, Sentinel, Server
 from server import create_app
-from stores import MemoryStore, ServerStore, SQLiteStore
+from stores import MemoryStore, RedisStore, ServerStore, SQLiteStore
 from wire import Wire
 
 from flask_presence import Presence
@@ -132,6 +132,21 @@ def postgresql_store(postgresql: Database) -> ServerStore:
 @pytest.fixture(scope="session")
 def mariadb_store(mariadb: Database) -> ServerStore:
     return ServerStore(mariadb)
+
+
+@pytest.fixture(scope="session")
+def redis_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore]:
+    server = Redis(tmp_path_factory.mktemp("redis"), *RedisStore.DATABASES)
+    yield RedisStore(server)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def sentinel_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore]:
+    """A Redis that is found by asking a Sentinel."""
+    server = Sentinel(tmp_path_factory.mktemp("sentinel"))
+    yield RedisStore(server)
+    server.stop()
 
 
 @pytest.fixture

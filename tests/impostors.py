@@ -1,4 +1,4 @@
-"""Servers that misbehave: one that loses answers of a Redis, and one that only looks like a Redis."""
+"""Servers that misbehave: one loses answers of a Redis, another only looks like a Redis."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -12,14 +13,17 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from databases import Database
+from processes import Redis
+from redis.client import Redis as Client
 
 from flask_presence.backends.base import Backend
 from flask_presence.backends.memory import MemoryBackend
+from flask_presence.backends.redis import RedisBackend, connect
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, Tables
 
 Clock = Callable[[], float]
 
-STORES = ["memory", "sqlite", "postgresql", "mariadb"]
+STORES = ["memory", "sqlite", "postgresql", "mariadb", "redis", "sentinel"]
 """Each names a fixture ``…_store`` in `conftest`."""
 
 
@@ -155,3 +159,40 @@ TABLES = [table.name for table in Tables(sa.MetaData()).all]
 def _empty(connection: sa.Connection) -> None:
     for table in TABLES:
         connection.exec_driver_sql(f"DELETE FROM {table}")
+
+
+class RedisStore(SharedStore):
+    """A Redis. Each store is a database of its own; `make` takes the first."""
+
+    DATABASES = ("--databases", 1000)
+
+    def __init__(self, server: Redis) -> None:
+        self._server = server
+        self._numbers = count(1)
+
+    def _url(self, number: int) -> str:
+        return self._server.url.rpartition("/")[0] + f"/{number}"
+
+    def new_url(self) -> str:
+        return self._url(next(self._numbers))
+
+    def make(self, clock: Clock) -> Backend:
+        client = connect(self._url(0))
+        client.flushdb()
+        return RedisBackend(client, clock=clock)
+
+    def lose_lease(self, backend: Backend, worker: str) -> None:
+        assert isinstance(backend, RedisBackend)
+        backend.server.client.hdel("presence:workers", worker)
+
+    @contextmanager
+    def locked(self, url: str) -> Iterator[None]:
+        """Freeze the server."""
+        self._server.send(signal.SIGSTOP)
+        yield
+        self._server.send(signal.SIGCONT)
+
+    def lose_everything(self, url: str) -> None:
+        client: Client = connect(url)
+        with client:
+            client.flushdb()

@@ -107,12 +107,12 @@ def test_a_step_whose_answer_was_lost_is_asked_for_again_and_done_once(
 ) -> None:
     answers = []
     for loses in (False, True):  # at first the server learns the script
-        now = 2e9
-        backend = make(proxy.url, clock=lambda: now)
+        now = [2e9]
+        backend = make(proxy.url, clock=lambda now=now: now[0])
         backend.renew("w1", LEASE, create=True)
         backend.enter(member("c1"), epoch="e", worker="w1")
         backend.enter(member("c2", "bob"), epoch="e", timeout=1)
-        now += 2
+        now[0] += 2
         client.config_resetstat()
         proxy.lose_next = loses
 

@@ -46,6 +46,7 @@ GROUNDS = [
     Ground("sqlite", "threading"),
     Ground("postgresql", "gevent"),
     Ground("mariadb", "threading"),
+    Ground("redis", "threading"),
 ]
 
 
@@ -2028,6 +2029,8 @@ def test_a_locked_store_is_unavailable_and_nothing_is_half_done(
             assert_refused(client.call(event, {"channel": channel} | rest), "unavailable")
             assert time.monotonic() - began < 2.5
         assert wire.call("heartbeat")["ok"]
+    # A store that failed is not asked for a moment.
+    eventually(lambda: wire.call("state", {"channels": [channel]})["ok"])
     held = read(wire, channel)
     update(wire, channel, {"a": 3})
 

@@ -2271,7 +2271,7 @@ class BackendContract:
             store.enter("c1", "ann")
 
             together(
-                lambda number=number: store.update("c1", {"n": number}),
+                partial(store.update, "c1", {"n": number}),
                 lambda: store.release("c1", after=10),
             )
 
