@@ -28,6 +28,11 @@ class Database(ABC):
     _user: Sequence[str] = ()
     """Who runs it, as options of ``setpriv``."""
 
+    _stopping = signal.SIGTERM
+
+    waiting: str
+    """The query that tells how many transactions wait for a lock."""
+
     def __init__(self) -> None:
         self.port = free_port()
         self._numbers = count(1)
@@ -92,26 +97,27 @@ class Database(ABC):
         except sa.exc.OperationalError:
             return False
 
-    def kill(self) -> None:
-        """End the server as a power cut does."""
+    def stop(self) -> None:
+        """Stop the server in good order, but without waiting for its clients."""
+        self._end(self._stopping)
+
+    def _end(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(PATIENCE)
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE * 3)
 
     def remove(self) -> None:
-        self.kill()
+        self._end(signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stop all the server's processes: connections stay open, and are not answered."""
+    def freeze(self) -> None:
+        """Halt all the server's processes: connections stay open, and are not answered."""
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in self._pids():
-                os.kill(pid, signal.SIGCONT)
+
+    def thaw(self) -> None:
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
 
     def _pids(self) -> list[int]:
         assert self._process is not None
@@ -139,6 +145,8 @@ class PostgreSQL(Database):
 
     # It refuses to run as root.
     _user = ("--reuid=postgres", "--regid=postgres", "--clear-groups") if IS_ROOT else ()
+    _stopping = signal.SIGINT
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
     @property
     def admin_url(self) -> str:
@@ -175,6 +183,8 @@ class PostgreSQL(Database):
 
 class MariaDB(Database):
     """Takes ``A`` for ``a``, knows no emoji and makes transactions serializable, unless told."""
+
+    waiting = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
 
     @property
     def admin_url(self) -> str:

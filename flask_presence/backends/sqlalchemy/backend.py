@@ -346,13 +346,13 @@ class SQLAlchemyBackend(StepBackend):
             where.append(self._now <= now + milliseconds(SLOW_SECONDS))
 
         def work(connection: Connection) -> None:
-            if time.monotonic() - began > SLOW_SECONDS:
-                # The store was away, though reading did not show it: others may renew first.
-                self.note_failure()
-                return
-            connection.execute(update(workers).where(*where).values(status=LOST))
+            if time.monotonic() - began <= SLOW_SECONDS:
+                connection.execute(update(workers).where(*where).values(status=LOST))
 
         self._transact(work)
+        if time.monotonic() - began > SLOW_SECONDS:
+            # The store was away, though nothing failed: others may renew first.
+            self.note_failure()
 
     def due(self, limit: int) -> list[str]:
         leases, now = self._read_leases_and_end()

@@ -1,0 +1,270 @@
+"""PostgreSQL and MariaDB: what many writers, a restart and a freeze do to presence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from databases import Database
+from stores import ServerStore
+from wire import eventually
+
+from flask_presence.backends.base import Backend
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, dialects
+from flask_presence.backends.sqlalchemy import backend as backend_module
+from flask_presence.errors import BackendUnavailable
+from flask_presence.model import Change, Member
+
+ROOM = "/room/1"
+THREADS = 8
+
+OpenBackend = Callable[[], SQLAlchemyBackend]
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def store(request: pytest.FixtureRequest) -> ServerStore:
+    store: ServerStore = request.getfixturevalue(f"{request.param}_store")
+    return store
+
+
+@pytest.fixture
+def database(store: ServerStore) -> Iterator[Database]:
+    yield store.database
+    store.database.thaw()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the backend wait for whatever it takes, as with a driver that has no limits."""
+    monkeypatch.setattr(dialects.Dialect, "limits", "SET deadlock_timeout = '2s'")
+    monkeypatch.setattr(dialects.MySQLDialect, "limits", "SET @nothing = 1")
+    monkeypatch.setattr(dialects, "BUSY_SECONDS", 60)
+    monkeypatch.setattr(dialects, "CONNECT_LIMITS", {})
+    monkeypatch.setattr(backend_module, "RETRY_SECONDS", 60)
+
+
+@pytest.fixture
+def open_backend(store: ServerStore, make_app: Any) -> Iterator[OpenBackend]:
+    """Opens backends as an app does, all on one new database."""
+    url = store.new_url()
+    backends: list[SQLAlchemyBackend] = []
+
+    def open_one() -> SQLAlchemyBackend:
+        app, _ = make_app(PRESENCE_BACKEND=url, PRESENCE_WORKER_TIMEOUT=3)
+        backends.append(app.extensions["presence"].backend)
+        return backends[-1]
+
+    yield open_one
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture
+def backend(open_backend: OpenBackend) -> SQLAlchemyBackend:
+    return open_backend()
+
+
+def enter(backend: Backend, client: str = "c1", **options: Any) -> list[Change]:
+    channel = options.pop("channel", ROOM)
+    options = {"timeout": 60} | options if "worker" not in options else options
+    return backend.enter(Member(channel, client, f"user-{client}"), epoch="e", **options)
+
+
+@contextmanager
+def intruding(backend: SQLAlchemyBackend) -> Iterator[sa.Connection]:
+    """Somebody else's transaction."""
+    engine = sa.create_engine(backend.engine.url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        yield connection
+
+
+def lock_row(connection: sa.Connection, table: sa.Table) -> None:
+    """Lock the only row of a table."""
+    assert len(connection.execute(sa.select(table).with_for_update()).all()) == 1
+
+
+def await_waiting(database: Database) -> None:
+    """Await a step that waits for a lock."""
+    with database.administering() as connection:
+        eventually(lambda: connection.exec_driver_sql(database.waiting).scalar())
+
+
+# Many writers
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_writers_make_every_revision_once_and_meet_no_error(
+    backend: SQLAlchemyBackend, channels: int
+) -> None:
+    barrier = threading.Barrier(THREADS)
+    backend.renew("w1", 600, create=True)
+
+    def come_and_go(number: int) -> list[Change]:
+        barrier.wait()
+        changes: list[Change] = []
+        for turn in range(50):
+            channel = f"/room/{(number + turn) % channels}"
+            changes += enter(backend, f"c{number}", channel=channel, worker="w1")
+            changes += backend.leave(channel, [f"c{number}"])
+        return changes
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        changes = [change for found in pool.map(come_and_go, range(THREADS)) for change in found]
+
+    for number in range(channels):
+        of_one = [change for change in changes if change.channel == f"/room/{number}"]
+        assert sorted(change.revision for change in of_one) == list(range(1, len(of_one) + 1))
+    assert len(changes) == THREADS * 100
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_step_that_loses_a_deadlock_is_run_again(
+    backend: SQLAlchemyBackend, database: Database
+) -> None:
+    backend.renew("w1", 60, create=True)
+    enter(backend, "first")
+    deadlocks: list[Any] = []
+    sa.event.listen(backend.engine, "handle_error", deadlocks.append)
+
+    with ThreadPoolExecutor(1) as pool, intruding(backend) as intruder:
+        make_it_the_survivor(intruder, backend)
+        lock_row(intruder, backend.tables.workers)
+        entering = pool.submit(enter, backend, "second", worker="w1")
+        await_waiting(database)
+        lock_row(intruder, backend.tables.channels)
+        intruder.rollback()
+        changes = entering.result()
+
+    assert [change.revision for change in changes] == [2]
+    assert len(deadlocks) == 1
+
+
+def make_it_the_survivor(connection: sa.Connection, backend: SQLAlchemyBackend) -> None:
+    """Make it dearer than others to roll back, or blind to deadlocks."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET deadlock_timeout = '60s'")
+        return
+    rows = [{"number": number, "at": 0, "kind": "evict"} for number in range(100)]
+    connection.execute(sa.insert(backend.tables.commands), rows)
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_clock_is_read_after_the_lock(backend: SQLAlchemyBackend, database: Database) -> None:
+    enter(backend, "first")
+
+    with ThreadPoolExecutor(1) as pool, intruding(backend) as intruder:
+        lock_row(intruder, backend.tables.channels)
+        entering = pool.submit(enter, backend, "second")
+        await_waiting(database)
+        while_it_waits = backend.now(intruder)
+        intruder.rollback()
+        entering.result()
+
+    members = backend.tables.members
+    held_at = sa.select(members.c.held_at).where(members.c.client_id == "second")
+    with backend.engine.connect() as connection:
+        assert connection.execute(held_at).scalar_one() >= while_it_waits
+
+
+def test_steps_are_read_committed_whatever_the_default_is(backend: SQLAlchemyBackend) -> None:
+    def level(connection: sa.Connection) -> tuple[str, str | None]:
+        return connection.get_isolation_level(), connection.default_isolation_level
+
+    assert backend._transact(level) == ("READ COMMITTED", "SERIALIZABLE")
+
+
+# Away
+
+
+def assert_unavailable(backend: Backend) -> None:
+    began = time.monotonic()
+    with pytest.raises(BackendUnavailable):
+        enter(backend, "nobody")
+    assert time.monotonic() - began < 2.5
+
+
+def test_a_database_that_is_frozen_is_unavailable_and_nobody_waits_long(
+    backend: SQLAlchemyBackend, database: Database
+) -> None:
+    enter(backend)
+
+    database.freeze()
+    # The first finds connections that were open, and those after it find none.
+    for _ in range(3):
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda _: assert_unavailable(backend), range(20)))
+    database.thaw()
+
+    assert eventually(lambda: answers(backend))
+    assert [user.id for user in backend.state(ROOM).state.users] == ["user-c1", "user-back"]
+
+
+def answers(backend: Backend) -> bool:
+    try:
+        enter(backend, "back")
+    except BackendUnavailable:
+        return False
+    return True
+
+
+def test_a_database_that_was_restarted_is_used_again(
+    backend: SQLAlchemyBackend, database: Database
+) -> None:
+    enter(backend)
+
+    database.stop()
+    try:
+        for _ in range(3):
+            assert_unavailable(backend)
+    finally:
+        database.start()
+
+    assert answers(backend)
+    assert [user.id for user in backend.state(ROOM).state.users] == ["user-c1", "user-back"]
+
+
+def test_a_restart_that_nobody_noticed_is_no_error(
+    backend: SQLAlchemyBackend, database: Database
+) -> None:
+    enter(backend)
+
+    database.stop()
+    database.start()
+
+    assert answers(backend)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("statement", "lease"),
+    [("SELECT presence_workers.id", 0.8), ("UPDATE presence_workers SET status", 0.001)],
+)
+def test_a_database_that_froze_while_leases_were_ended_ends_none(
+    backend: SQLAlchemyBackend,
+    database: Database,
+    statement: str,
+    lease: float,
+) -> None:
+    backend.renew("w1", lease, create=True)
+    backend.close()
+    frozen: list[threading.Timer] = []
+
+    @sa.event.listens_for(backend.engine, "before_cursor_execute")
+    def freeze(connection: Any, cursor: Any, text: str, *rest: Any) -> None:
+        if text.startswith(statement) and not frozen:
+            database.freeze()
+            frozen.append(threading.Timer(1, database.thaw))
+            frozen[0].start()
+
+    backend.prune()
+
+    frozen[0].join()
+    assert backend.spares_leases
+    assert backend.renew("w1", 60).held
