@@ -77,6 +77,8 @@ class Actor:
     def __init__(self, task: Task, number: int) -> None:
         self.name = f"client {task.number}, connection {number}"
         self.counts: Counter[str] = Counter()
+        self.upkeep: Counter[str] = Counter(asked=0, lost=0)
+        """How often it had to ask for a state, or to enter again."""
         self.errors: Counter[str] = Counter()
         self.failure: str | None = None
         self._chance = random.Random(f"{task.seed} {self.name}")
@@ -210,14 +212,14 @@ class Actor:
         for channel in list(mirror.uncertain):
             mirror.call("leave", {"channel": channel})
         for channel, meta in list(mirror.lost.items()):
-            self.counts["lost"] += 1
+            self.upkeep["lost"] += 1
             mirror.call("enter", _entering(channel, meta))
         with mirror.changed:
             asking = {name for name, watch in mirror.watched.items() if watch.should_ask()}
             asking |= mirror.stale & set(mirror.watched)
             mirror.stale.clear()
         if asking:
-            self.counts["asked"] += len(asking)
+            self.upkeep["asked"] += len(asking)
             mirror.call("state", {"channels": sorted(asking)})
 
     # Comparing
@@ -285,6 +287,8 @@ def run(task: Task, pipe: Connection) -> None:
     ended.set()
     for thread in threads:
         thread.join()
-    counts = sum((actor.counts for actor in actors), Counter[str]())
-    errors = sum((actor.errors for actor in actors), Counter[str]())
-    pipe.send((counts, errors, [actor.failure for actor in actors if actor.failure]))
+    totals = [Counter[str](), Counter[str](), Counter[str]()]
+    for actor in actors:
+        for total, some in zip(totals, (actor.counts, actor.upkeep, actor.errors), strict=True):
+            total.update(some)
+    pipe.send((*totals, [actor.failure for actor in actors if actor.failure]))

@@ -49,13 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _answers(crowd)
         took = time.monotonic() - began
         findings = _judge(servers, observers, crowd, options.patience)
-        counts, errors, failures = _end(crowd)
+        counts, upkeep, errors, failures = _end(crowd)
         findings["failures"] = failures + [line for server in servers for line in _logged(server)]
     for kind, details in findings.items():
         for detail in details[:TOLD]:
             print(f"{kind}: {detail}", file=sys.stderr)
     changes = sum(len(server.signals) for server in servers)
-    print(_summary(changes, took, counts, errors, findings))
+    print(_summary(changes, took, counts, upkeep, errors, findings))
     return int(any(findings[kind] for kind in findings.keys() - TOLERATED))
 
 
@@ -211,15 +211,17 @@ def _states(observer: Wire) -> dict[str, Any]:
     return {name: state for name, state in answer["states"].items() if state is not None}
 
 
-def _end(crowd: list[Connection]) -> tuple[Counter[str], Counter[str], list[str]]:
-    """The counts, errors and failures of all clients."""
-    counts, errors = Counter[str](), Counter[str]()
+def _end(
+    crowd: list[Connection],
+) -> tuple[Counter[str], Counter[str], Counter[str], list[str]]:
+    """What all clients did, what they did to keep up, their errors, and what failed."""
+    totals = (Counter[str](), Counter[str](), Counter[str]())
     failures: list[str] = []
-    for some_counts, some_errors, some_failures in _answers(crowd, "end"):
-        counts += some_counts
-        errors += some_errors
+    for *counters, some_failures in _answers(crowd, "end"):
+        for total, some in zip(totals, counters, strict=True):
+            total.update(some)
         failures += some_failures
-    return counts, errors, failures
+    return *totals, failures
 
 
 def _logged(server: Server) -> list[str]:
@@ -230,16 +232,19 @@ def _logged(server: Server) -> list[str]:
 
 
 def _summary(
-    changes: int, took: float, counts: Counter[str], errors: Counter[str], findings: Findings
+    changes: int,
+    took: float,
+    counts: Counter[str],
+    upkeep: Counter[str],
+    errors: Counter[str],
+    findings: Findings,
 ) -> str:
-    healed = {name: counts.pop(name, 0) for name in ("asked", "lost")}
     operations = counts.total()
     parts = [
-        f"{operations} operations, {changes} changes in {took:.1f} s",
-        f"{operations / took:.0f} ops/s",
+        f"{operations} operations, {changes} changes in {took:.1f} s, {operations / took:.0f}/s",
         _listed(counts),
         f"errors: {_listed(errors) or 'none'}",
-        _listed(healed),
+        _listed(upkeep),
         _listed({kind: len(details) for kind, details in findings.items()}),
     ]
     return "; ".join(parts)
