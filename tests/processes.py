@@ -208,7 +208,7 @@ class Sentinel(Redis):
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/{self.SERVICE}/0"
         with self.client() as client:
             client.execute_command(
-                *("SENTINEL", "DEBUG", "ping-period", 100, "info-period", 100),
+                *("SENTINEL", "DEBUG", "ping-period", 300, "info-period", 100),
                 *("publish-period", 100, "ask-period", 100, "election-timeout", 1000),
             )
 

@@ -19,6 +19,7 @@ from flask_presence import BackendUnavailable
 from flask_presence.backends.base import Command
 from flask_presence.backends.redis import RedisBackend, connect, server
 from flask_presence.model import Member
+from flask_presence.testing.contract import Clock
 
 ROOM = "/room/1"
 LEASE = 15.0
@@ -107,12 +108,12 @@ def test_a_step_whose_answer_was_lost_is_asked_for_again_and_done_once(
 ) -> None:
     answers = []
     for loses in (False, True):  # at first the server learns the script
-        now = [2e9]
-        backend = make(proxy.url, clock=lambda now=now: now[0])
+        clock = Clock()
+        backend = make(proxy.url, clock=clock)
         backend.renew("w1", LEASE, create=True)
         backend.enter(member("c1"), epoch="e", worker="w1")
         backend.enter(member("c2", "bob"), epoch="e", timeout=1)
-        now[0] += 2
+        clock.advance(2)
         client.config_resetstat()
         proxy.lose_next = loses
 
