@@ -246,6 +246,24 @@ def test_many_clients_in_one_call_are_no_trouble(backend: RedisBackend, client: 
     audit(client)
 
 
+def test_a_client_that_is_named_twice_in_one_call_is_in_once(
+    backend: RedisBackend, client: Any
+) -> None:
+    begin(backend)
+
+    twice = [
+        member("c1", None),
+        member("c1", None),
+        member("c1", "ann"),
+        member("c2"),
+        member("c2"),
+    ]
+    changes = backend.hold(ROOM, twice, epoch="e", worker="w1")
+
+    assert [change.user_id for change in changes] == [None, "ann"]
+    audit(client)
+
+
 @pytest.mark.parametrize("epoch", ["1e3", "0x10", "007", "NaN", "null", "1", "w:x"])
 def test_an_epoch_that_looks_like_a_number_stays_text(backend: RedisBackend, epoch: str) -> None:
     begin(backend)

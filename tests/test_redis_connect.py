@@ -194,7 +194,7 @@ def test_over_tls_a_server_that_nobody_vouches_for_is_refused(
 ) -> None:
     port, _ = tls
 
-    with pytest.raises(BackendUnavailable, match="(?i)certificate"):
+    with pytest.raises(BackendUnavailable, match=r"(?i)certificate"):
         make(f"rediss://127.0.0.1:{port}/0").check()
 
 
