@@ -160,7 +160,7 @@ STEPS: st.SearchStrategy[Callable[[RedisBackend, Clock], Any]] = st.one_of(
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -20,13 +20,8 @@ elseif user ~= '' then
     clients[#clients + 1] = id
   end
 else
-  local cursor, page = '0', {}
-  repeat
-    cursor, page = unpack(redis.call('HSCAN', key('clients', name), cursor, 'COUNT', slice))
-  until #page > 0 or cursor == '0'
-  for i = 1, math.min(#page, 2 * slice), 2 do
-    clients[#clients + 1] = page[i]
-  end
+  -- A scan would walk over the places of all who were evicted before.
+  clients = redis.call('HRANDFIELD', key('clients', name), slice)
 end
 if #clients == 0 then
   return {'ok', '', 0, 0}
