@@ -41,13 +41,14 @@ HEARTBEAT = SETTINGS.get("PRESENCE_HEARTBEAT_INTERVAL", 25)
 RENEWAL = WORKER_TIMEOUT / 3
 RECONCILE = SETTINGS.get("RECONCILE_SECONDS", 60)
 OUTAGE = 30 if FULL else 5
-FREEZE = 40 if FULL else 5
+FREEZE = 40 if FULL else 4
 SLACK = 2.0
 """Seconds that a busy machine may take to do what is due."""
 SLOWEST = 2.5
 """Seconds that any answer may take, whatever is broken."""
 
 ROOMS = ["/room/1", "/room/2"]
+MODES = ["threading", "gevent"]
 
 
 def say(text: str) -> None:
@@ -125,7 +126,9 @@ class Scene:
         for watcher in self.watchers:
             assert not stayed & set(watcher.left)
         assert all(crowd.is_connected() for crowd in self.crowds)
-        assert not [line for server in self.servers for line in server.errors if "Trace" in line]
+        for server in self.servers:
+            log = "".join(server.errors)
+            assert "Traceback" not in log, log[-5000:]
 
 
 def assert_that_it_answered_in_time(*askers: Asker) -> None:
@@ -137,11 +140,6 @@ def assert_that_it_answered_in_time(*askers: Asker) -> None:
         assert all(
             refusal["retry_after"] > 0 for refusal in refusals if refusal["error"] == "unavailable"
         )
-
-
-@pytest.fixture(params=["threading", "gevent"])
-def either_mode(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"SOCKETIO": {"async_mode": request.param}}
 
 
 @pytest.fixture
@@ -292,16 +290,26 @@ def test_a_redis_that_restarts_from_an_older_snapshot_gets_right_what_changed_si
 # A store that is away
 
 
+@pytest.mark.parametrize("mode", MODES)
 def test_a_frozen_redis_delays_no_answer_for_long_and_ends_nobody(
-    spawn: Any, dial: Any, redis: Redis, either_mode: dict[str, Any]
+    spawn: Any, dial: Any, redis: Redis, proxy: Proxy, mode: str
 ) -> None:
-    scene = Scene(dial, spawn_pair(spawn, redis, **either_mode))
-    asker = Asker(dial, scene.servers[0].port, "/room/9")
+    config = SETTINGS | {"SOCKETIO": {"async_mode": mode}}
+    if not FULL:
+        config["PRESENCE_WORKER_TIMEOUT"] = OUTAGE - 1
+    first = spawn(**config, PRESENCE_BACKEND=redis.url)
+    second = spawn(**config, PRESENCE_BACKEND=f"redis://127.0.0.1:{proxy.port}/0")
+    scene = Scene(dial, [first, second])
+    asker = Asker(dial, first.port, "/room/9")
 
     def freeze() -> None:
         redis.send(signal.SIGSTOP)
         time.sleep(OUTAGE)
+        proxy.stall()
         redis.send(signal.SIGCONT)
+        # One process has the store again, and reads whom the other could not renew yet.
+        eventually(lambda: scene.readers[0].call("state", {"channels": ROOMS})["ok"])
+        proxy.flow()
 
     with scene.beating():
         asker.during(freeze)
@@ -315,13 +323,18 @@ def test_a_frozen_redis_delays_no_answer_for_long_and_ends_nobody(
     scene.assert_that_nobody_was_seen_leaving()
 
 
-@pytest.mark.parametrize("fault", ["stall", "cut"])
+@pytest.mark.parametrize(
+    ("fault", "mode"),
+    [(fault, mode) for fault in ("stall", "cut") for mode in MODES]
+    if FULL
+    else [("stall", "gevent"), ("cut", "threading")],
+)
 def test_a_process_that_hears_nothing_follows_by_its_renewals(
-    spawn: Any, dial: Any, redis: Redis, proxy: Proxy, either_mode: dict[str, Any], fault: str
+    spawn: Any, dial: Any, redis: Redis, proxy: Proxy, fault: str, mode: str
 ) -> None:
-    url = f"redis://127.0.0.1:{proxy.port}/0"
-    deaf = spawn(**SETTINGS, PRESENCE_BACKEND=url, **either_mode)
-    hearing = spawn(**SETTINGS, PRESENCE_BACKEND=redis.url, **either_mode)
+    config = SETTINGS | {"SOCKETIO": {"async_mode": mode}}
+    deaf = spawn(**config, PRESENCE_BACKEND=f"redis://127.0.0.1:{proxy.port}/0")
+    hearing = spawn(**config, PRESENCE_BACKEND=redis.url)
     scene = Scene(dial, [deaf, hearing])
     asker = Asker(dial, deaf.port, "/room/9")
     late: list[Crowd] = []
@@ -355,10 +368,11 @@ def test_a_process_that_hears_nothing_follows_by_its_renewals(
     scene.assert_that_nobody_was_seen_leaving()
 
 
+@pytest.mark.parametrize("mode", MODES if FULL else ["threading"])
 def test_a_message_queue_that_is_away_is_made_up_for_by_heartbeats(
-    spawn: Any, dial: Any, redis: Redis, either_mode: dict[str, Any]
+    spawn: Any, dial: Any, redis: Redis, mode: str
 ) -> None:
-    options = either_mode["SOCKETIO"] | {"message_queue": redis.url}
+    options = {"async_mode": mode, "message_queue": redis.url}
     scene = Scene(dial, [spawn(**SETTINGS, SOCKETIO=options) for _ in range(2)])
     asker = Asker(dial, scene.servers[0].port, "/room/9")
 
@@ -453,8 +467,10 @@ def test_a_process_hears_nothing_of_channels_that_nobody_there_watches(
 def test_an_evicted_user_is_out_in_every_process_and_receives_nothing_more(
     spawn: Any, dial: Any, redis: Redis, proxy: Proxy, is_deaf: bool
 ) -> None:
-    there = spawn(**SETTINGS, PRESENCE_BACKEND=f"redis://127.0.0.1:{proxy.port}/0")
-    here = spawn(**SETTINGS, PRESENCE_BACKEND=redis.url)
+    # Where it hears, it would not do to wait for a renewal.
+    settings = SETTINGS if is_deaf else SETTINGS | {"PRESENCE_WORKER_TIMEOUT": 30}
+    there = spawn(**settings, PRESENCE_BACKEND=f"redis://127.0.0.1:{proxy.port}/0")
+    here = spawn(**settings, PRESENCE_BACKEND=redis.url)
     wires = [dial(server.port, "ada") for server in (here, there)]
     for wire in wires:
         ops = [[event, {"channel": "/room/1"}] for event in ("enter", "subscribe")]
@@ -476,7 +492,7 @@ def test_an_evicted_user_is_out_in_every_process_and_receives_nothing_more(
     watcher.wire.wait_for("diff", lambda diff: diff["entered"][0]["id"] == "bob2")
 
     say(f"out after {took * 1000:.0f} ms")
-    assert took < (RENEWAL if is_deaf else min(1, RENEWAL / 2))
+    assert took < (RENEWAL + SLACK if is_deaf else 1)
     assert watcher.sees("/room/1") == {"bob"}
     for wire in wires:
         wire.await_quiet("/room/1")
