@@ -283,6 +283,11 @@ class Backend(ABC):
         ``timeout``."""
 
     @abstractmethod
+    def workers(self) -> list[str]:
+        """Ids of the workers that are alive, in order: neither drained nor ended, and their lease
+        has not run out. Ends nothing."""
+
+    @abstractmethod
     def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
         """Page through what the store thinks this worker holds, in the order of `Key`."""
 

@@ -141,6 +141,11 @@ class MemoryBackend(StepBackend):
         span = milliseconds(timeout)
         self._leases[worker] = Lease(status, self.now + span, span)
 
+    def workers(self) -> list[str]:
+        with self._lock:
+            now, leases = self.now, self._leases
+            return sorted(worker for worker, lease in leases.items() if lease.is_alive(now))
+
     def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
         with self._lock:
             keys = self._held.get(worker, set())

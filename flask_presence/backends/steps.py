@@ -100,6 +100,10 @@ class Lease(NamedTuple):
     until: int
     timeout: int
 
+    def is_alive(self, now: int) -> bool:
+        """May the worker hold members, and did it renew in time?"""
+        return self.status == ALIVE and self.until > now
+
     def is_over(self, now: int, *, spared: bool) -> bool:
         """Are this worker's members due?
 

@@ -1348,6 +1348,15 @@ class BackendContract:
         renewal = store.renew("w1", channels=[ROOM, OTHER])
 
         assert renewal.positions == {ROOM: Position("e1", 2), OTHER: NOWHERE}
+
+    def test_a_renewal_of_nobodys_lease_brings_positions_all_the_same(self, store: Store) -> None:
+        store.enter("c1", "ann")
+
+        renewal = store.renew("nobody", channels=[ROOM, OTHER])
+
+        assert renewal.held is False
+        assert renewal.positions == {ROOM: Position("e1", 1), OTHER: NOWHERE}
+        assert store.backend.workers() == ["w1"]
         assert store.state(OTHER) == State(OTHER)
 
     def test_a_renewal_brings_many_positions(self, store: Store) -> None:
@@ -1438,6 +1447,38 @@ class BackendContract:
 
         assert new > old
         assert told(store.renew("w1", cursor=cursor).commands) == [Command("forget", "/a/new")]
+
+    # workers
+
+    def test_workers_that_are_alive_are_named_in_order(self, store: Store) -> None:
+        store.begin("w3")
+        store.begin("w2")
+
+        assert store.backend.workers() == ["w1", "w2", "w3"]
+
+    def test_a_drained_worker_is_not_alive(self, store: Store) -> None:
+        store.begin("w2")
+
+        store.backend.end_worker("w1", after=30)
+
+        assert store.backend.workers() == ["w2"]
+
+    def test_a_worker_whose_lease_ran_out_is_not_alive_and_may_be_again(self, store: Store) -> None:
+        store.enter("c1", "ann")
+        store.lose_workers()
+
+        assert store.backend.workers() == []
+
+        assert store.renew("w1").held is True
+        assert store.backend.workers() == ["w1"]
+        assert store.state().position == Position("e1", 1)
+
+    def test_an_ended_worker_is_not_alive(self, store: Store) -> None:
+        store.enter("c1", "ann")
+        store.lose_workers()
+        store.settle()
+
+        assert store.backend.workers() == []
 
     # end_worker
 

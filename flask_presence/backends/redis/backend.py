@@ -186,6 +186,10 @@ class RedisBackend(Backend):
     def end_worker(self, worker: str, *, after: float) -> None:
         self.server.run("end_worker", worker, milliseconds(after))
 
+    def workers(self) -> list[str]:
+        _, workers = self.server.run("workers")
+        return sorted(workers)
+
     def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
         members: list[Key] = []
         while True:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-WITHOUT_SCENE = ("channels", "due", "end_worker", "publish", "renew", "reset_epoch", "tell")
+WITHOUT_SCENE = (
+    "channels",
+    "due",
+    "end_worker",
+    "publish",
+    "renew",
+    "reset_epoch",
+    "tell",
+    "workers",
+)
 """Scripts that open no channel, and so do without ``scene.lua``."""
 
 

@@ -293,6 +293,10 @@ class SQLAlchemyBackend(StepBackend):
 
         self._transact(work)
 
+    def workers(self) -> list[str]:
+        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
+        return sorted(worker for worker, lease in leases.items() if lease.is_alive(now))
+
     def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
         members = self.tables.members
         channels = self.tables.channels
