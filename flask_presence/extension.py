@@ -17,6 +17,7 @@ from . import http, templating
 from .backends.base import Backend
 from .channels import ChannelConfig, Registry, Rules
 from .delivery import Announcer, Feed, Rooms
+from .doctor import is_open_to_all
 from .handle import Channel
 from .identity import Hooks, user_id_of
 from .jobs import Jobs
@@ -40,6 +41,7 @@ class AppPresence:
     backend: Backend
     tracker: Tracker
     jobs: Jobs
+    transport: SocketIOTransport
 
     @staticmethod
     def all() -> list[AppPresence]:
@@ -111,12 +113,8 @@ class Presence:
             )
         settings = Settings.read(_with_backend(app, backend or self._options["backend"]))
         db = db or self._options["db"] or app.extensions.get("sqlalchemy")
-        tracker = self._make_tracker(
-            app,
-            settings,
-            make_backend(app, settings, db),
-            SocketIOTransport(server, settings.namespace),
-        )
+        transport = SocketIOTransport(server, settings.namespace)
+        tracker = self._make_tracker(app, settings, make_backend(app, settings, db), transport)
         jobs = Jobs(tracker, settings)
         scheduler = scheduler or self._options["scheduler"]
         if scheduler is None:
@@ -138,7 +136,7 @@ class Presence:
             state_of=lambda name: self._forms([name])[name],
         )
         http.register(app, settings, states_of=self._forms)
-        state = AppPresence(settings, tracker.backend, tracker, jobs)
+        state = AppPresence(settings, tracker.backend, tracker, jobs, transport)
         app.extensions["presence"] = state
         _all.add(state)
         _begin_anew_after_fork(state)
@@ -350,10 +348,11 @@ def _call_without_request(app: Flask, callback: Callable[[], Any]) -> ChannelCon
 
 
 def _warn_of_open_door(server: Any) -> None:
-    if server.eio.cors_allowed_origins == "*" and server.eio.cors_credentials:
+    if is_open_to_all(server.eio) and server.eio.cors_credentials:
         log.warning(
-            "cors_allowed_origins='*' with cookies: any web page can be present as the users of "
-            "this app. Name the origins, or tell users by a token in auth."
+            "cors_allowed_origins=%r with cookies: any web page can be present as the users of "
+            "this app. Name the origins, or tell users by a token in auth.",
+            server.eio.cors_allowed_origins,
         )
 
 

@@ -31,6 +31,11 @@ class SocketIOTransport:
         self._namespace = namespace
 
     @property
+    def engine(self) -> Any:
+        """The Engine.IO server below, with the intervals, origins and transports."""
+        return self._server.eio
+
+    @property
     def crosses_processes(self) -> bool:
         return isinstance(self._server.manager, socketio.PubSubManager)
 

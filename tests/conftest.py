@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import QUICK
 from databases import Database, MariaDB, PostgreSQL
 from flask import Flask
-from processes import Gunicorn, Redis, Sentinel, Server
+from processes import Command, Gunicorn, Redis, Sentinel, Server
 from server import create_app
 from stores import MemoryStore, RedisStore, ServerStore, SQLiteStore
 from wire import Wire
@@ -71,6 +71,22 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def flask_presence(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts ``flask presence …`` on the store of `spawn`; settings in ``config``."""
+    commands: list[Command] = []
+
+    def start(*words: str, config: dict[str, Any] | None = None, **options: Any) -> Command:
+        defaults = {"instance_path": str(tmp_path / "instance")}
+        command = Command(tmp_path, *words, config=defaults | (config or {}), **options)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.stop()
 
 
 @pytest.fixture

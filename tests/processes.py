@@ -121,6 +121,80 @@ class Gunicorn(Server):
             self._ready.set()
 
 
+class Command:
+    """``flask presence …`` in a process of its own, on the test app.
+
+    :param folder: where its ``forum.py`` is written.
+    :param path: where modules are looked for first.
+    :param begin: what the app's module does before all else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        config: dict[str, Any],
+        path: Path | None = None,
+        begin: str = "",
+    ) -> None:
+        (folder / "forum.py").write_text(
+            f"{begin}\n"
+            "import json, os, sys\n"
+            f"sys.path.insert(0, {str(HERE)!r})\n"
+            "from server import create_app\n"
+            "app, presence = create_app(json.loads(os.environ['TEST_CONFIG']))\n"
+        )
+        places = [str(path)] if path else []
+        if os.environ.get("PYTHONPATH"):
+            places.append(os.environ["PYTHONPATH"])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "forum", "presence", *words],
+            cwd=folder,
+            env=os.environ
+            | {"TEST_CONFIG": json.dumps(config), "PYTHONPATH": os.pathsep.join(places)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.output: list[str] = []
+        self.errors: list[str] = []
+        self._arrived = threading.Condition()
+        streams = (self._process.stdout, self.output), (self._process.stderr, self.errors)
+        self._readers = [
+            threading.Thread(target=self._read, args=stream, daemon=True) for stream in streams
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: Any, lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                with self._arrived:
+                    lines.append(line)
+                    self._arrived.notify_all()
+
+    def wait_for(self, match: Any) -> None:
+        """Await that what it has said so far matches."""
+        with self._arrived:
+            assert self._arrived.wait_for(match, 3 * PATIENCE), (self.output, self.errors)
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+
+    def finish(self) -> int:
+        """Await its end: its exit code. `output` and `errors` are then complete."""
+        code = self._process.wait(6 * PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return code
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self.finish()
+
+
 def free_port() -> int:
     """A port that no outgoing connection takes while its server is away."""
     while True:

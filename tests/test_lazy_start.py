@@ -74,18 +74,35 @@ def test_init_app_starts_no_thread(tmp_path: Path, url: str | None) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_command_starts_a_thread(tmp_path: Path) -> None:
-    program = """
-from flask_presence.cli import presence_commands
-app, presence = make_app()
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_no_command_starts_a_thread(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    url = None if kind == "sqlite" else request.getfixturevalue("redis").url
+    program = f"""
+from flask_presence import cli
+
+started = []
+start = threading.Thread.start
+threading.Thread.start = lambda thread: started.append(thread.name) or start(thread)
+
+def press_ctrl_c(seconds):
+    raise KeyboardInterrupt
+
+cli.sleep = press_ctrl_c
+app, presence = make_app(PRESENCE_BACKEND={url!r})
 runner = app.test_cli_runner()
-results = [runner.invoke(presence_commands, [name]) for name in ("init-db", "prune", "init-db")]
-report(codes=[result.exit_code for result in results], threads=threads())
+words = {{"show": ["/room/1"], "clear": ["--yes"]}}
+codes = [
+    runner.invoke(cli.presence_commands, [name, *words.get(name, [])]).exit_code
+    for name in ["init-db", *cli.presence_commands.commands]
+]
+report(codes=codes, started=started, number=len(cli.presence_commands.commands))
 """
 
     facts = run(program, tmp_path)
 
-    assert facts == {"codes": [0, 0, 0], "threads": ["MainThread"]}
+    assert facts == {"codes": [0] * 9, "started": [], "number": 8}
 
 
 def test_a_script_s_server_side_calls_start_no_thread(tmp_path: Path) -> None:

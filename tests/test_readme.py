@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from flask_presence.cli import presence_commands
 from flask_presence.settings import PREFIX, Settings
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -49,6 +50,10 @@ def test_every_setting_stands_in_the_table_with_its_default() -> None:
     } | {"PRESENCE_RATE_LIMIT": f'"{limit.operations}/{limit.seconds:g}"'}
 
     assert rows == told
+
+
+def test_every_command_is_told_and_every_command_told_is_there() -> None:
+    assert set(re.findall(r"`flask presence ([a-z-]+)", README)) == set(presence_commands.commands)
 
 
 def test_the_pictures_are_there() -> None:

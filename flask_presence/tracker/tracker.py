@@ -19,6 +19,7 @@ from .holdings import Holdings
 from .loops import Loops
 from .parts import Parts, Runtime, new_epoch
 from .states import States
+from .watch import Watch
 
 
 class Tracker:
@@ -186,6 +187,10 @@ class Tracker:
             for channel in self.backend.channels()
             for change in self.commands.evict(channel, reason="cleared")
         ]
+
+    def watch(self, channel: str | None = None) -> Watch:
+        """A look at one channel's comings and goings, or at all; starts nothing."""
+        return Watch(self.backend, self.states, channel)
 
     def prune(self) -> list[Change]:
         """End all that is due."""
