@@ -25,8 +25,7 @@ from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.backends.sqlalchemy import backend as sql_module
 from flask_presence.channels import Registry, Rules
 from flask_presence.delivery import Announcer, Feed, Rooms
-from flask_presence.delivery.rooms import present_room
-from flask_presence.errors import ClientIdTaken, NotPresent, WorkerGone
+from flask_presence.errors import ClientIdTaken, WorkerGone
 from flask_presence.model import Change, Identity, Member
 from flask_presence.settings import Settings
 from flask_presence.tracker import Tracker
@@ -1319,18 +1318,37 @@ def test_silence_of_many_costs_a_handful_of_writes(process: Process, store: Memo
     assert store.calls["leave"] <= 3
 
 
-def test_who_updates_in_vain_is_out_of_the_room_of_those_present(
+def test_who_updates_after_the_store_lost_them_is_put_back(
     process: Process, store: MemoryStore
 ) -> None:
-    """Invariant 8: it is lost until it enters again."""
+    """Invariant 7."""
     process.enter("ada")
-    store.lose_data()
+    store.leave(ROOM, ["ada"])
 
-    with pytest.raises(NotPresent):
+    with pytest.raises(BackendUnavailable):
         process.connections.update("ada", ROOM, "{}")
+    process.settle_down()
 
-    assert process.lost() == {"ada": {ROOM}}
-    assert process.transport.rooms[present_room(ROOM)] == set()
+    assert process.believed() == process.held() == {Key(ROOM, "ada")}
+    assert process.lost() == {"ada": set()}
+
+
+def test_who_updates_after_an_eviction_that_was_not_read_yet_stays_out(
+    store: MemoryStore, clock: Clock
+) -> None:
+    """Told that it was lost, it would enter again by itself."""
+    here, there = Process(store, clock), Process(store, clock)
+    here.renew()
+    here.enter("ada")
+    there.commands.evict(ROOM, user_id="ada")
+
+    with pytest.raises(BackendUnavailable):
+        here.connections.update("ada", ROOM, "{}")
+    assert here.lost() == {"ada": set()}
+    here.settle_down()
+
+    assert here.believed() == here.held() == set()
+    assert here.is_told_out("ada")
 
 
 def test_giving_up_many_costs_a_handful_of_writes(process: Process, store: MemoryStore) -> None:

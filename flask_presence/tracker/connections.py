@@ -179,10 +179,11 @@ class Connections:
                 raise NotPresent(f"This client is not in {channel}.")
             try:
                 changes = self._parts.backend.update(channel, client.id, meta)
-            except NotPresent:
-                # The store lost it; the next heartbeat says so, and the client enters again.
-                self._holdings.lose(client, channel)
-                raise
+            except NotPresent as error:
+                self._holdings.doubt(client)
+                raise BackendUnavailable(
+                    f"Whether this client is still in {channel} is being looked into."
+                ) from error
             entry.meta = meta
         self._parts.announcer.announce(changes)
         return changes

@@ -54,12 +54,15 @@ class Holdings:
         self._clock = parts.clock
         self._unheld: set[Client] = set()
         self._gone: list[Client] = []
+        self._doubted: list[tuple[float, Client]] = []
         self._lapsing: deque[tuple[float, set[str]]] = deque()
         self._reconciled_at = self._clock() - random.uniform(0, RECONCILE_SECONDS)
         self.releases = Releases(self._backend, grace=parts.settings.leave_grace)
         self.lease = Lease(parts, self._lease_is_gone)
         self.wake: Callable[[], object] = lambda: None
         """Called when there are releases to write."""
+        self.on_doubt: Callable[[], object] = lambda: None
+        """Called when a renewal is needed to know who is in."""
 
     @contextmanager
     def writing(self, client: Client) -> Iterator[None]:
@@ -211,6 +214,24 @@ class Holdings:
                 continue
             for channel in list(client.entered):
                 self.lose(client, channel)
+
+    def doubt(self, client: Client) -> None:
+        """The store does not have a client that is in: it was evicted by a command that was not
+        read yet, or the store lost it."""
+        self._doubted.append((self._clock(), client))
+        self.on_doubt()
+
+    def end_doubts(self, asked: float) -> None:
+        """Have those put back whom no command took out.
+
+        Called after the commands of a renewal were obeyed that was asked for at this moment.
+        """
+        doubted, self._doubted = self._doubted, []
+        for since, client in doubted:
+            if since <= asked:
+                self._unheld.add(client)
+            else:
+                self._doubted.append((since, client))
 
     def put_back(self) -> None:
         """Enter again the clients that the store took out, or lost, though they are here."""

@@ -64,6 +64,7 @@ class Loops:
         self._states.on_owed = self._ill.set
         self._hearing.on_owed = self._ill.set
         self._hearing.on_told = self._renewal_due.set
+        self._holdings.on_doubt = self._renewal_due.set
         self._parts.announcer.begin(self._runtime.event())
         self._runtime.spawn(self._renew_for_ever)
         self._runtime.spawn(self._heal_for_ever)
@@ -138,6 +139,7 @@ class Loops:
         renewal, known, asked, answered = renewed
         for told in renewal.commands:
             self._commands.obey(told, answered)
+        self._holdings.end_doubts(asked)
         if self._reading is not None and asked >= self._reading.at:
             reading, self._reading = self._reading, None
             attempt(lambda: self._holdings.reconcile(reading), "reconcile with the store")
