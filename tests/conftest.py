@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import QUICK
 from databases import Database, MariaDB, PostgreSQL
 from flask import Flask
-from processes import Command, Gunicorn, Redis, Sentinel, Server
+from processes import Command, Gunicorn, Redis, Sentinel, Server, Valkey
 from server import create_app
 from stores import MemoryStore, RedisStore, ServerStore, SQLiteStore
 from wire import Wire
@@ -161,6 +161,13 @@ def redis_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore
 def sentinel_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore]:
     """A Redis that is found by asking a Sentinel."""
     server = Sentinel(tmp_path_factory.mktemp("sentinel"))
+    yield RedisStore(server)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore]:
+    server = Valkey(tmp_path_factory.mktemp("valkey"), *RedisStore.DATABASES)
     yield RedisStore(server)
     server.stop()
 

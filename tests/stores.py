@@ -23,7 +23,7 @@ from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, Tables
 
 Clock = Callable[[], float]
 
-STORES = ["memory", "sqlite", "postgresql", "mariadb", "redis", "sentinel"]
+STORES = ["memory", "sqlite", "postgresql", "mariadb", "redis", "sentinel", "valkey"]
 """Each names a fixture ``…_store`` in `conftest`."""
 
 
