@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from crowd import Asker, Background, Crowd, Watcher
 from databases import Database
 from stores import ServerStore
-from wire import eventually
+from wire import Wire, eventually
 
 from flask_presence.backends.base import Backend
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, dialects
@@ -268,3 +269,66 @@ def test_a_database_that_froze_while_leases_were_ended_ends_none(
     frozen[0].join()
     assert backend.spares_leases
     assert backend.renew("w1", 60).held
+
+
+# Under running servers
+
+QUICK = {
+    "PRESENCE_WORKER_TIMEOUT": 2,
+    "PRESENCE_PRUNE_INTERVAL": 0.5,
+    "PRESENCE_LEAVE_GRACE": 1,
+    "PRESENCE_RATE_LIMIT": None,
+}
+OUTAGE = 4
+"""Seconds: long enough for every lease to run out."""
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_who_stays_through_an_outage_is_never_seen_leaving(
+    store: ServerStore, database: Database, spawn: Any, dial: Any, fault: str
+) -> None:
+    url, modes = store.new_url(), ("threading", "gevent")
+    pair = [spawn(**QUICK, PRESENCE_BACKEND=url, SOCKETIO={"async_mode": mode}) for mode in modes]
+    crowds = [Crowd(dial, server.port, f"of{server.port}-", 5, [ROOM]) for server in pair]
+    watchers = [Watcher(dial(server.port, "watcher"), [ROOM]) for server in pair]
+    asker = Asker(dial, pair[0].port, "/room/9")
+
+    def be_away() -> None:
+        with outage(database, fault):
+            time.sleep(OUTAGE)
+
+    with ExitStack() as beating:
+        for crowd in crowds:
+            beating.enter_context(Background(crowd.beat, 1))
+        asker.during(be_away)
+        answer = eventually(lambda: state_of(dial(pair[0].port, "newcomer")))
+        time.sleep(QUICK["PRESENCE_WORKER_TIMEOUT"] + 1)  # Whoever is ended, is ended by then.
+
+    stayed = set().union(*(crowd.members_of(ROOM) for crowd in crowds))
+    assert {user["id"] for user in answer["users"]} == stayed
+    refusals = [found for _, _, found in asker.answers if not found["ok"]]
+    assert {found["error"] for found in refusals} == {"unavailable"}
+    assert max(took for _, took, _ in asker.answers) < 2.5
+    told = [signal for server in pair for signal in server.signals if signal["channel"] == ROOM]
+    assert {signal["kind"] for signal in told} == {"entered"}
+    for watcher in watchers:
+        eventually(lambda watcher=watcher: watcher.agrees_with({ROOM: answer}))
+        assert watcher.left == []
+
+
+@contextmanager
+def outage(database: Database, fault: str) -> Iterator[None]:
+    end, begin = {
+        "stopped": (database.stop, database.start),
+        "frozen": (database.freeze, database.thaw),
+    }[fault]
+    end()
+    try:
+        yield
+    finally:
+        begin()
+
+
+def state_of(wire: Wire) -> Any:
+    answer = wire.call("state", {"channels": [ROOM]})
+    return answer["ok"] and answer["states"][ROOM]
