@@ -91,17 +91,19 @@ class RedisBackend(Backend):
     def hold(
         self, channel: str, members: Sequence[Member], *, epoch: str, worker: str
     ) -> list[Change]:
-        if not members:
-            return []
-        rows = [
-            text
-            for member in members
-            for text in (member.client_id, member.user_id or "", member.info, member.meta or "")
-        ]
-        status, *rest = self.server.run_once("hold", channel, epoch, worker, *rows)
-        if status == "worker_gone":
-            raise WorkerGone(f"The store holds no lease for worker {worker}.")
-        return changes_of(channel, rest[0])
+        changes: list[Change] = []
+        # Making a member costs more than ending one.
+        for some in chunks(members, SLICE // 2):
+            rows = [
+                text
+                for member in some
+                for text in (member.client_id, member.user_id or "", member.info, member.meta or "")
+            ]
+            status, *rest = self.server.run_once("hold", channel, epoch, worker, *rows)
+            if status == "worker_gone":
+                raise WorkerGone(f"The store holds no lease for worker {worker}.")
+            changes += changes_of(channel, rest[0])
+        return changes
 
     def update(self, channel: str, client_id: str, meta: str) -> list[Change]:
         status, *rest = self.server.run_once("update", channel, client_id, meta)
