@@ -50,7 +50,9 @@ class Server:
         ]
         for reader in self._readers:
             reader.start()
-        assert self._ready.wait(PATIENCE * 2), "".join(self.errors)
+        if not self._ready.wait(PATIENCE * 2):
+            self.kill()
+            pytest.fail("the server did not start: " + "".join(self.errors))
 
     def _command(self, port: int) -> list[str]:
         return [sys.executable, "server.py", str(port)]
