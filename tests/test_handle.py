@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from named import named
 from wire import eventually
 
 from flask_presence import (
@@ -379,7 +380,7 @@ def test_a_malformed_client_id_is_an_error(presence: Presence, client_id: str) -
 
 
 @pytest.mark.parametrize(
-    "meta", [[], "x", {"n": float("nan")}, {"n": object()}, {"n": "x" * 1024}, {1: 2}], ids=ascii
+    "meta", [[], "x", {"n": float("nan")}, {"n": object()}, {"n": "x" * 1024}, {1: 2}], ids=named
 )
 def test_a_meta_that_is_no_small_json_object_is_an_error(presence: Presence, meta: Any) -> None:
     channel = presence.channel("/room/1")

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask, request
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from flask_socketio import SocketIO
+from named import named
 from wire import eventually
 
 from flask_presence import ChannelConfig, Presence
@@ -71,7 +72,7 @@ def identify(made: Hooks, user: Any, max_info_bytes: int = 1024) -> Any:
         ("Zoë Ω \U0001f600", "Zoë Ω \U0001f600"),
         ("__proto__", "__proto__"),
     ],
-    ids=ascii,
+    ids=named,
 )
 def test_a_user_s_id_is_a_string(user: Any, user_id: str) -> None:
     assert user_id_of(user) == user_id
@@ -97,7 +98,7 @@ NO_IDS = [
 
 
 @pytest.mark.parametrize("wrap", [lambda value: value, with_id, WithGetId], ids=["", "id", "get"])
-@pytest.mark.parametrize("value", NO_IDS, ids=ascii)
+@pytest.mark.parametrize("value", NO_IDS, ids=named)
 def test_what_is_no_id_is_an_error(value: Any, wrap: Callable[[Any], Any]) -> None:
     with pytest.raises(ValueError, match="user"):
         user_id_of(wrap(value))
@@ -175,7 +176,7 @@ NO_INFO = [
 ]
 
 
-@pytest.mark.parametrize("info", NO_INFO, ids=lambda info: ascii(info)[:30])
+@pytest.mark.parametrize("info", NO_INFO, ids=named)
 def test_an_info_that_is_too_large_or_no_json_is_left_out_and_logged(
     info: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,7 +195,7 @@ def test_an_info_that_is_too_large_or_no_json_is_left_out_and_logged(
         {"a": {"b": {"c": {"d": {"e": {"f": {"g": {}}}}}}}},
         {"n": 2**64, "f": 1e300, "none": None, "yes": True},
     ],
-    ids=lambda info: ascii(info)[:30],
+    ids=named,
 )
 def test_an_info_that_is_just_small_enough_is_kept(
     info: Any, caplog: pytest.LogCaptureFixture
@@ -329,7 +330,7 @@ def test_the_hooks_run_together_and_once_per_connection_in_its_request_context(
     assert sorted(seen) == [("groups", "7"), ("info", "7"), ("user", ({"token": "t"}, "x"))]
 
 
-@pytest.mark.parametrize("user", [True, "a\nb", "x" * 256, object()], ids=ascii)
+@pytest.mark.parametrize("user", [True, "a\nb", "x" * 256, object()], ids=named)
 def test_a_user_without_a_proper_id_is_refused_and_that_is_logged(
     serve: Any, dial: Any, caplog: pytest.LogCaptureFixture, user: Any
 ) -> None:

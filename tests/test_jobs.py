@@ -13,6 +13,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from flask import Flask
 from flask_socketio import SocketIO
+from named import named
 from wire import PATIENCE
 
 from flask_presence import BackendUnavailable, ChannelConfig, Presence, jobs, signals
@@ -212,7 +213,7 @@ def test_our_own_scheduler_prunes_every_interval(started: Callable[..., Jobs]) -
 
 
 @pytest.mark.parametrize(
-    "error", [BackendUnavailable("the store is away"), RuntimeError("something else")], ids=repr
+    "error", [BackendUnavailable("the store is away"), RuntimeError("something else")], ids=named
 )
 def test_a_job_that_fails_is_logged_and_runs_again(
     started: Callable[..., Jobs], caplog: pytest.LogCaptureFixture, error: Exception

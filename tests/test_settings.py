@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from named import named
 
 from flask_presence import Presence
 from flask_presence.settings import Settings
@@ -79,11 +80,6 @@ NONSENSE: list[tuple[str, Any]] = [
     *[("PRESENCE_SOCKETIO_CLIENT_URL", value) for value in ["", True, 7]],
     *[("PRESENCE_BACKEND", value) for value in ["", 7, True, object(), "gopher://x"]],
 ]
-
-
-def named(value: Any) -> str:
-    """A short name for a test's parameter."""
-    return repr(value)[:24]
 
 
 @pytest.mark.parametrize(("key", "default"), DEFAULTS.items(), ids=named)
