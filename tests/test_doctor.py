@@ -169,9 +169,10 @@ def test_several_live_workers_without_a_message_queue_are_found(
     app, _ = make_app(PRESENCE_BACKEND=SQLITE)
     servers = [spawn(), spawn()]
 
-    dial(servers[0].port, "ada")
+    # A worker has a lease before it answers an enter.
+    assert dial(servers[0].port, "ada").call("enter", {"channel": "/room/1"})["ok"]
     one = examine(app)["events"]
-    dial(servers[1].port, "bob")
+    assert dial(servers[1].port, "bob").call("enter", {"channel": "/room/1"})["ok"]
     two = examine(app)["events"]
 
     is_found(one, "ok", "No second process")
