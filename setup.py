@@ -87,6 +87,7 @@ TEST = [
     *LOGIN,
     *GUNICORN,
     "build",
+    "flask-migrate>=4",
     "hypothesis",
     "playwright",
     "pytest>=9",

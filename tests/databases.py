@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ class Database(ABC):
         self._numbers = count(1)
         self._folder = Path(tempfile.mkdtemp(prefix="presence-"))
         self._process: subprocess.Popen[bytes] | None = None
+        self._thawing: threading.Timer | None = None
         try:
             self._initialise()
             self.start()
@@ -57,6 +59,10 @@ class Database(ABC):
     @abstractmethod
     def lock_statement(self, tables: Sequence[str]) -> str:
         """What keeps all others from these tables while the connection is open."""
+
+    @abstractmethod
+    def guest(self, name: str) -> list[str]:
+        """What makes a user ``guest``, who may read and write this database's tables, no more."""
 
     @abstractmethod
     def _initialise(self) -> None:
@@ -111,11 +117,18 @@ class Database(ABC):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def freeze(self) -> None:
-        """Halt all the server's processes: connections stay open, and are not answered."""
+        """Halt all the server's processes: connections stay open, and are not answered.
+
+        Not for ever, lest a test that waits for an answer hang where it should fail.
+        """
+        self._thawing = threading.Timer(2 * PATIENCE, self.thaw)
+        self._thawing.start()
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
+        if self._thawing is not None:
+            self._thawing.cancel()
         for pid in self._pids():
             os.kill(pid, signal.SIGCONT)
 
@@ -158,6 +171,10 @@ class PostgreSQL(Database):
     def lock_statement(self, tables: Sequence[str]) -> str:
         return f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"
 
+    def guest(self, name: str) -> list[str]:
+        # Nobody but its owner makes tables in a new database.
+        return ["CREATE USER guest"]
+
     def _initialise(self) -> None:
         initdb = require("initdb", ELSEWHERE)
         if IS_ROOT:
@@ -165,6 +182,9 @@ class PostgreSQL(Database):
         options = "--no-sync -A trust -U postgres -E UTF8 --locale C.UTF-8"
         language = "--locale-provider icu --icu-locale en-US"
         self._run(initdb, "-D", f"{self._folder}/data", *options.split(), *language.split())
+        (self._folder / "data" / "pg_hba.conf").write_text(
+            "host all stranger 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+        )
 
     def _command(self) -> list[str]:
         settings = {
@@ -184,7 +204,10 @@ class PostgreSQL(Database):
 class MariaDB(Database):
     """Takes ``A`` for ``a``, knows no emoji and makes transactions serializable, unless told."""
 
-    waiting = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    waiting = (
+        "SELECT variable_value + 0 FROM information_schema.global_status "
+        "WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'"
+    )
 
     @property
     def admin_url(self) -> str:
@@ -196,6 +219,10 @@ class MariaDB(Database):
 
     def lock_statement(self, tables: Sequence[str]) -> str:
         return "LOCK TABLES " + ", ".join(f"{table} WRITE" for table in tables)
+
+    def guest(self, name: str) -> list[str]:
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        return ["CREATE USER guest", f"GRANT {rights} ON {name}.* TO guest"]
 
     def _initialise(self) -> None:
         self._run(

@@ -7,22 +7,34 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from crowd import Asker, Background, Crowd, Watcher
 from databases import Database
+from flask import Flask
+from flask_socketio import SocketIO
+from flask_sqlalchemy import SQLAlchemy
 from stores import ServerStore
 from wire import Wire, eventually
 
+from flask_presence import Presence
 from flask_presence.backends.base import Backend
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, dialects
 from flask_presence.backends.sqlalchemy import backend as backend_module
+from flask_presence.cli import presence_commands
 from flask_presence.errors import BackendUnavailable
 from flask_presence.model import Change, Member
 
 ROOM = "/room/1"
+QUICK = {
+    "PRESENCE_WORKER_TIMEOUT": 2,
+    "PRESENCE_PRUNE_INTERVAL": 0.5,
+    "PRESENCE_LEAVE_GRACE": 1,
+    "PRESENCE_RATE_LIMIT": None,
+}
 THREADS = 8
 
 OpenBackend = Callable[[], SQLAlchemyBackend]
@@ -69,6 +81,29 @@ def open_backend(store: ServerStore, make_app: Any) -> Iterator[OpenBackend]:
 @pytest.fixture
 def backend(open_backend: OpenBackend) -> SQLAlchemyBackend:
     return open_backend()
+
+
+@pytest.fixture
+def beside_an_app(store: ServerStore, tmp_path: Path) -> Iterator[SQLAlchemyBackend]:
+    """A backend on the database of an app that says nothing about patience."""
+    app = Flask(__name__, instance_path=str(tmp_path))
+    app.config.update(SQLALCHEMY_DATABASE_URI=store.new_url(), PRESENCE_WORKER_TIMEOUT=3)
+    SocketIO(app, async_mode="threading")
+    db = SQLAlchemy(app)
+    Presence(app)
+    backend = app.extensions["presence"].backend
+    yield backend
+    app.extensions["presence"].stop()
+    backend.close()
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture(params=["backend", "beside_an_app"])
+def either(request: pytest.FixtureRequest) -> SQLAlchemyBackend:
+    """On an engine of its own, or on the app's database."""
+    backend: SQLAlchemyBackend = request.getfixturevalue(request.param)
+    return backend
 
 
 def enter(backend: Backend, client: str = "c1", **options: Any) -> list[Change]:
@@ -192,19 +227,19 @@ def assert_unavailable(backend: Backend) -> None:
 
 
 def test_a_database_that_is_frozen_is_unavailable_and_nobody_waits_long(
-    backend: SQLAlchemyBackend, database: Database
+    either: SQLAlchemyBackend, database: Database
 ) -> None:
-    enter(backend)
+    enter(either)
 
     database.freeze()
     # The first finds connections that were open, and those after it find none.
     for _ in range(3):
         with ThreadPoolExecutor(20) as pool:
-            list(pool.map(lambda _: assert_unavailable(backend), range(20)))
+            list(pool.map(lambda _: assert_unavailable(either), range(20)))
     database.thaw()
 
-    assert eventually(lambda: answers(backend))
-    assert [user.id for user in backend.state(ROOM).state.users] == ["user-c1", "user-back"]
+    assert eventually(lambda: answers(either))
+    assert [user.id for user in either.state(ROOM).state.users] == ["user-c1", "user-back"]
 
 
 def answers(backend: Backend) -> bool:
@@ -232,14 +267,14 @@ def test_a_database_that_was_restarted_is_used_again(
 
 
 def test_a_restart_that_nobody_noticed_is_no_error(
-    backend: SQLAlchemyBackend, database: Database
+    either: SQLAlchemyBackend, database: Database
 ) -> None:
-    enter(backend)
+    enter(either)
 
     database.stop()
     database.start()
 
-    assert answers(backend)
+    assert answers(either)
 
 
 @pytest.mark.usefixtures("patient")
@@ -271,14 +306,74 @@ def test_a_database_that_froze_while_leases_were_ended_ends_none(
     assert backend.renew("w1", 60).held
 
 
+# What is not set up
+
+
+def open_at(make_app: Any, url: sa.URL) -> Any:
+    app, _ = make_app(PRESENCE_BACKEND=url.render_as_string(hide_password=False))
+    return app.extensions["presence"].backend
+
+
+def test_a_wrong_password_is_a_clear_error_that_does_not_tell_it(
+    database: Database, make_app: Any
+) -> None:
+    url = sa.make_url(database.new_database()).set(username="stranger", password="secret")
+    backend = open_at(make_app, url)
+
+    for call in (backend.check, backend.prepare, lambda: enter(backend)):
+        with pytest.raises(BackendUnavailable, match=r"stranger.*cannot be reached") as caught:
+            call()
+        assert "secret" not in str(caught.value)
+
+
+def test_a_database_without_the_tables_is_a_clear_error_until_they_are_made(
+    database: Database, make_app: Any
+) -> None:
+    backend = open_at(make_app, sa.make_url(database.new_database()))
+
+    for call in (backend.check, lambda: enter(backend), lambda: backend.state(ROOM)):
+        with pytest.raises(BackendUnavailable, match="flask presence init-db"):
+            call()
+    backend.prepare()
+
+    backend.check()
+    assert enter(backend)
+
+
+def test_init_db_says_that_it_may_not_make_tables(database: Database, make_app: Any) -> None:
+    url = sa.make_url(database.new_database())
+    with database.administering() as connection:
+        for statement in database.guest(str(url.database)):
+            connection.exec_driver_sql(statement)
+    app, _ = make_app(PRESENCE_BACKEND=url.set(username="guest").render_as_string())
+
+    result = app.test_cli_runner().invoke(presence_commands, ["init-db"])
+
+    assert result.exit_code == 1
+    assert "as a database user who may create tables" in result.output
+    assert "denied" in result.output
+
+
+def test_a_server_that_starts_before_its_database_waits_for_it(
+    store: ServerStore, database: Database, spawn: Any, dial: Any
+) -> None:
+    url = store.new_url()
+    database.stop()
+    try:
+        server = spawn(**QUICK, PRESENCE_BACKEND=url)
+        wire = dial(server.port, "ada")
+        refused = wire.call("enter", {"channel": ROOM})
+    finally:
+        database.start()
+
+    assert refused["error"] == "unavailable"
+    eventually(lambda: wire.call("enter", {"channel": ROOM})["ok"])
+    assert "cannot be reached" in "".join(server.errors)
+    assert "Traceback" not in "".join(server.errors)
+
+
 # Under running servers
 
-QUICK = {
-    "PRESENCE_WORKER_TIMEOUT": 2,
-    "PRESENCE_PRUNE_INTERVAL": 0.5,
-    "PRESENCE_LEAVE_GRACE": 1,
-    "PRESENCE_RATE_LIMIT": None,
-}
 OUTAGE = 4
 """Seconds: long enough for every lease to run out."""
 
@@ -311,6 +406,7 @@ def test_who_stays_through_an_outage_is_never_seen_leaving(
     assert max(took for _, took, _ in asker.answers) < 2.5
     told = [signal for server in pair for signal in server.signals if signal["channel"] == ROOM]
     assert {signal["kind"] for signal in told} == {"entered"}
+    assert not [line for server in pair for line in server.errors if "Traceback" in line]
     for watcher in watchers:
         eventually(lambda watcher=watcher: watcher.agrees_with({ROOM: answer}))
         assert watcher.left == []

@@ -149,7 +149,12 @@ class SQLAlchemyBackend(StepBackend):
                 f"The presence tables are missing in {where}: run 'flask presence init-db', or "
                 "your migrations."
             )
-        cause = getattr(error, "orig", None) or error
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        if isinstance(error, exc.DBAPIError) and error.statement is None:
+            return BackendUnavailable(
+                f"The presence database {where} cannot be reached; is it running, and is its URL "
+                f"right? {cause}"
+            )
         return BackendUnavailable(f"The presence database {where} failed: {cause}")
 
     def _is_transient(self, error: exc.DBAPIError) -> bool:
@@ -590,7 +595,13 @@ class SQLAlchemyBackend(StepBackend):
             with self.dialect.writing(self.engine) as connection:
                 self.tables.metadata.create_all(connection, tables=self.tables.all)
         except exc.SQLAlchemyError as error:
-            raise self._unavailable(error) from error
+            unavailable = self._unavailable(error)
+            if isinstance(error, exc.DBAPIError) and error.statement is not None:
+                unavailable = BackendUnavailable(
+                    f"{unavailable} — run 'flask presence init-db' as a database user who may "
+                    "create tables, or let your migrations make them."
+                )
+            raise unavailable from error
 
     def check(self) -> None:
         def work(connection: Connection) -> None:

@@ -310,5 +310,5 @@ def _make_dialect(name: str) -> Dialect:
     if name in ("mysql", "mariadb"):
         return MySQLDialect()
     raise ValueError(
-        f"PRESENCE_BACKEND: presence works on SQLite, PostgreSQL, MariaDB and MySQL, not on {name}."
+        f"PRESENCE_BACKEND: presence works on SQLite, PostgreSQL and MariaDB, not on {name}."
     )

@@ -6,31 +6,17 @@ Moments are whole milliseconds of the database's clock.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects import mysql
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import SchemaItem
-
-
-class _BinaryText(mysql.VARCHAR):
-    """Text of MariaDB and MySQL whose trailing spaces count; each has its own name for that."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(length, charset="utf8mb4", collation="utf8mb4_nopad_bin")
-
-
-@compiles(_BinaryText, "mysql", "mariadb")
-def _compile_binary_text(type_: _BinaryText, compiler: Any, **options: Any) -> str:
-    text: str = compiler.visit_VARCHAR(type_, **options)
-    return text if compiler.dialect.is_mariadb else text.replace("_nopad_bin", "_0900_bin")
 
 
 def _name(length: int) -> String:
     """Text that compares as bytes: the default collation of MariaDB takes ``A`` for ``a``."""
     text: String = String(length).with_variant(String(length, collation="C"), "postgresql")
-    return text.with_variant(_BinaryText(length), "mysql", "mariadb")
+    nopad = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_nopad_bin")
+    return text.with_variant(nopad, "mysql", "mariadb")
 
 
 def _text() -> Text:
