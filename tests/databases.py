@@ -123,8 +123,11 @@ class Database(ABC):
         """
         self._thawing = threading.Timer(2 * PATIENCE, self.thaw)
         self._thawing.start()
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        assert self._process is not None
+        _halt(self._process.pid)
+        # It makes no more of these now.
+        for pid in self._pids()[1:]:
+            _halt(pid)
 
     def thaw(self) -> None:
         if self._thawing is not None:
@@ -151,6 +154,12 @@ class Database(ABC):
         """The command, as somebody who may run it; it ends with this process, however that ends."""
         setpriv = shutil.which("setpriv")
         return [setpriv, "--pdeathsig", "KILL", *self._user, *command] if setpriv else command
+
+
+def _halt(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
+    eventually(lambda: all(") T " in thread.read_text() for thread in threads))
 
 
 class PostgreSQL(Database):
