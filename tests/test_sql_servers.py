@@ -106,6 +106,11 @@ def either(request: pytest.FixtureRequest) -> SQLAlchemyBackend:
     return backend
 
 
+def open_at(make_app: Any, url: sa.URL) -> Any:
+    app, _ = make_app(PRESENCE_BACKEND=url.render_as_string(hide_password=False))
+    return app.extensions["presence"].backend
+
+
 def enter(backend: Backend, client: str = "c1", **options: Any) -> list[Change]:
     channel = options.pop("channel", ROOM)
     options = {"timeout": 60} | options if "worker" not in options else options
@@ -216,6 +221,25 @@ def test_steps_are_read_committed_whatever_the_default_is(backend: SQLAlchemyBac
     assert backend._transact(level) == ("READ COMMITTED", "SERIALIZABLE")
 
 
+def test_a_limit_in_the_url_is_kept(store: ServerStore, make_app: Any) -> None:
+    url = sa.make_url(store.new_url())
+    if url.get_backend_name() == "postgresql":
+        query, limits = {"options": "-c lock_timeout=7s"}, "SELECT current_setting('lock_timeout')"
+        expected = ["7s", "1500ms"]
+    else:
+        query, limits = {"init_command": "SET lock_wait_timeout = 0"}, "SELECT @@lock_wait_timeout"
+        expected = [0, 1]
+    backends = [open_at(make_app, url.update_query_dict(query)), open_at(make_app, url)]
+
+    found = [
+        backend._read(lambda found: found.exec_driver_sql(limits).scalar()) for backend in backends
+    ]
+
+    assert found == expected
+    for backend in backends:
+        backend.close()
+
+
 # Away
 
 
@@ -307,11 +331,6 @@ def test_a_database_that_froze_while_leases_were_ended_ends_none(
 
 
 # What is not set up
-
-
-def open_at(make_app: Any, url: sa.URL) -> Any:
-    app, _ = make_app(PRESENCE_BACKEND=url.render_as_string(hide_password=False))
-    return app.extensions["presence"].backend
 
 
 def test_a_wrong_password_is_a_clear_error_that_does_not_tell_it(
