@@ -90,7 +90,11 @@ class Database(ABC):
     def start(self) -> None:
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                self._as_user(self._command()), stdout=log, stderr=log, cwd=self._folder
+                self._as_user(self._command()),
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=self._environment,
             )
         eventually(self._answers, patience=PATIENCE * 3)
 
@@ -148,7 +152,13 @@ class Database(ABC):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd=self._folder,
+            env=self._environment,
         )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        # A MariaDB that starts deletes what others have in the folder for temporary tables.
+        return os.environ | {"TMPDIR": str(self._folder)}
 
     def _as_user(self, command: list[str]) -> list[str]:
         """The command, as somebody who may run it; it ends with this process, however that ends."""
