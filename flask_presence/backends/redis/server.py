@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from itertools import count
@@ -77,7 +76,6 @@ class Server:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
         self._name = secrets.token_urlsafe(9)
         self._numbers = count(1)
         self._ahead: float | None = None
@@ -140,7 +138,7 @@ class Server:
         seconds, microseconds = self.client.time()
         self.set_clock(seconds * 1000 + microseconds // 1000)
         try:
-            found: dict[str, Any] = self.client.info("everything")
+            found: dict[str, Any] = self.client.info()
         except redis.exceptions.NoPermissionError:
             # Whoever restricts us so far answers for what the server is.
             return {}
@@ -185,7 +183,7 @@ class Server:
             for kind, words, remedy in REMEDIES
             if isinstance(error, kind) or re.search(words, str(error))
         )
-        problem = next(remedies, f"failed: {error}")
+        problem = next(remedies, f"failed: {error}".rstrip("."))
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
             # Another server may answer next time.
             self._is_checked = False
