@@ -534,7 +534,7 @@ def read_all(read: Callable[[], Reading], states: list[State]) -> list[Change]:
 
 
 EXAMPLES = {"memory": 200, "sqlite": 60}
-"""How many stories a store is told; 30 where each step goes to a server."""
+"""How many stories a store is told; 15 where each step goes to a server."""
 
 
 @pytest.mark.parametrize("name", STORES)
@@ -547,7 +547,7 @@ def test_every_backend_does_what_the_model_does(name: str, request: pytest.Fixtu
         settings=settings(
             deadline=None,
             derandomize=True,
-            max_examples=EXAMPLES.get(name, 30),
+            max_examples=EXAMPLES.get(name, 15),
             stateful_step_count=50,
         ),
     )
