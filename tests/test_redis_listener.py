@@ -28,6 +28,7 @@ class Heard:
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.missing: list[str] = []
+        self.messages: list[str] = []
         self.commands = 0
         self._more = threading.Condition()
 
@@ -39,6 +40,11 @@ class Heard:
     def told(self) -> None:
         with self._more:
             self.commands += 1
+            self._more.notify_all()
+
+    def heard(self, message: str) -> None:
+        with self._more:
+            self.messages.append(message)
             self._more.notify_all()
 
     def missed(self, channel: str) -> None:
@@ -170,6 +176,12 @@ def test_whoever_discards_a_channel_and_adds_it_at_once_goes_on_hearing(
     assert heard.missing == []
 
 
+def test_a_message_is_heard(backend: RedisBackend, listening: RedisListener, heard: Heard) -> None:
+    backend.publish("hello")
+
+    heard.wait(lambda: heard.messages == ["hello"])
+
+
 def test_a_discarded_channel_is_no_longer_subscribed(listening: RedisListener, client: Any) -> None:
     listening.add(ROOM)
     assert client.pubsub_numsub(events_of(ROOM)) == [(events_of(ROOM), 1)]
@@ -207,11 +219,13 @@ def test_a_cut_that_only_whoever_adds_notices_is_no_less_a_cut(
     monkeypatch.setattr(listener, "PING_SECONDS", 0.05)
     listening.add(ROOM)
 
-    def fail(*names: str) -> None:
-        # By then the client has connected anew: whoever reads sees nothing of it.
-        raise listener.redis.ConnectionError("broken pipe")
+    connection = listening._pubsub.connection
 
-    monkeypatch.setattr(listening._pubsub, "subscribe", fail)
+    def fail(*command: str) -> None:
+        del connection.pack_command
+        raise BrokenPipeError
+
+    connection.pack_command = fail
     listening.add(OTHER)
 
     heard.wait(lambda: ROOM in heard.missing)
@@ -244,7 +258,8 @@ def test_nothing_grows_with_channels_that_came_and_went(
     listening.add(ROOM)
     listening.discard(ROOM)
 
-    eventually(lambda: listening._pubsub.channels.keys() == {b"presence:0:commands"})
+    eventually(lambda: client.pubsub_channels("presence:0:diff:*") == [])
+    assert listening._pubsub.channels.keys() == {b"presence:0:commands", b"presence:0:messages"}
     assert not listening._confirmed
     assert not listening._unconfirmed
     assert not listening._cut

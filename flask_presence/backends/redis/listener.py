@@ -173,8 +173,9 @@ class RedisListener(Listener):
             if name not in self._awaited:
                 raise redis.ConnectionError("the client connected again by itself")
             self._awaited.remove(name)
-            # A command may have been given while nobody listened.
-            self._ears.told()
+            if name == self._commands:
+                # One may have been given while nobody listened.
+                self._ears.told()
         elif kind == "message" and name == self._commands:
             self._ears.told()
         elif kind == "message" and name == self._messages:
