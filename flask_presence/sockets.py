@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +30,7 @@ class SocketIOTransport:
     def __init__(self, server: socketio.Server, namespace: str) -> None:
         self._server = server
         self._namespace = namespace
+        _keep_rooms_whole(server.manager)
 
     @property
     def engine(self) -> Any:
@@ -99,6 +101,25 @@ class SocketIOTransport:
 
     def event(self) -> Any:
         return self._server.eio.create_event()
+
+
+def _keep_rooms_whole(manager: Any) -> None:
+    """Let nobody enter a room while another one leaves it.
+
+    python-socketio forgets a room that it just saw empty, together with whoever entered meanwhile:
+    they would hear nothing any more. It leaves rooms by itself when a socket closes.
+    """
+    lock = threading.RLock()
+
+    def alone(move: Callable[..., object]) -> Callable[..., object]:
+        def moved(*args: Any, **options: Any) -> object:
+            with lock:
+                return move(*args, **options)
+
+        return moved
+
+    for name in ("basic_enter_room", "basic_leave_room"):
+        setattr(manager, name, alone(getattr(manager, name)))
 
 
 def _try(work: Callable[..., object], *args: Any, **options: Any) -> None:
