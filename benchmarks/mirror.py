@@ -159,7 +159,9 @@ class Mirror(Wire):
         error = answer["error"]
         self.errors[error] += 1
         channel = payload.get("channel", "")
-        if event == "subscribe" and not self.watched[channel].has_begun:
+        # An eviction may have overtaken the refusal.
+        watch = self.watched.get(channel)
+        if event == "subscribe" and watch is not None and not watch.has_begun:
             del self.watched[channel]
         if error == "not_present":
             self.entered.pop(channel, None)
