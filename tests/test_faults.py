@@ -491,7 +491,7 @@ def test_an_evicted_user_is_out_in_every_process_and_receives_nothing_more(
     assert dial(here.port, "bob").call("enter", {"channel": "/room/1"})["ok"]
     watcher = Watcher(dial(there.port, "watcher"), ["/room/1"])
     assert dial(here.port, "bob2").call("enter", {"channel": "/room/1"})["ok"]
-    watcher.wire.wait_for("diff", lambda diff: diff["entered"][0]["id"] == "bob2")
+    watcher.wire.wait_for("diff", lambda diff: "bob2" in str(diff.get("entered")))
 
     say(f"out after {took * 1000:.0f} ms")
     assert took < (RENEWAL + SLACK if is_deaf else 1)
