@@ -153,11 +153,7 @@ class Presence:
             heartbeat_interval=settings.heartbeat_interval,
         )
         announcer = Announcer(
-            rooms,
-            sender=app,
-            app_context=app.app_context,
-            window=settings.batch_window,
-            hears=backend.carries_events,
+            rooms, sender=app, app_context=app.app_context, window=settings.batch_window
         )
         return Tracker(
             backend=backend,

@@ -195,8 +195,8 @@ class Backend(ABC):
     ) -> list[Change]:
         """Put back a worker's own clients of one channel after the store had lost them.
 
-        Like `enter` for each, in order and in one step, without a limit; changes have the reason
-        ``healed``. A client that is in keeps its info and meta.
+        Like `enter` for each, in order and in a few steps at the most, without a limit; changes
+        have the reason ``healed``. A client that is in keeps its info and meta.
 
         :raises WorkerGone: as for `enter`.
         """

@@ -24,7 +24,6 @@ class Announcer:
     :param sender: who signals come from, the app.
     :param app_context: the context in which receivers run.
     :param window: seconds for which the changes of a channel gather.
-    :param hears: do changes come back as events of the store? Then only those that do are sent.
     """
 
     def __init__(
@@ -34,20 +33,19 @@ class Announcer:
         sender: Any,
         app_context: Callable[[], AbstractContextManager[Any]],
         window: float,
-        hears: bool = False,
     ) -> None:
         self._rooms = rooms
         self._sender = sender
         self._app_context = app_context
         self._window = window
-        self._hears = hears
         self._lock = threading.Lock()
         self._pending: list[Change] = []
         self._wake: Any = None
 
     def announce(self, changes: Sequence[Change]) -> None:
         """Tell the world; call it after the commit and outside of any lock."""
-        if changes and not self._hears:
+        # Where the store brings all changes as events, these come back as such.
+        if changes and not self._rooms.hears:
             self._send_soon(changes)
         for change in changes:
             self._signal(change)

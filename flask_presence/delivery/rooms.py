@@ -71,7 +71,7 @@ class Rooms:
     def __init__(self, transport: Transport, feed: Feed, *, hears: bool = False) -> None:
         self._transport = transport
         self._feed = feed
-        self._hears = hears
+        self.hears = hears
         self._lock = threading.RLock()
         self._audiences: dict[str, _Audience] = {}
 
@@ -84,7 +84,7 @@ class Rooms:
     @property
     def crosses_processes(self) -> bool:
         """Does what one process sends reach the subscribers of all?"""
-        return self._transport.crosses_processes and not self._hears
+        return self._transport.crosses_processes and not self.hears
 
     def has_audience(self, channel: str) -> bool:
         """Has the channel a subscriber in this process?"""
@@ -158,7 +158,7 @@ class Rooms:
             "subscribed": [full_room(channel), counted_room(channel)],
         }
         for room in rooms[to]:
-            self._transport.emit(event, data, room, local=self._hears)
+            self._transport.emit(event, data, room, local=self.hears)
 
     def push_state(self, state: State) -> None:
         """Send a state to all subscribers in this process."""

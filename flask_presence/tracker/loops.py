@@ -147,7 +147,7 @@ class Loops:
             known,
             renewal.positions,
             diffs_arrive=self._parts.rooms.crosses_processes,
-            hears=self._parts.backend.carries_events,
+            hears=self._parts.rooms.hears,
         )
         for channel in [*verdict.rolled_back, *verdict.behind]:
             self._parts.feed.owe(channel)
