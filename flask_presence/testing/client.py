@@ -165,11 +165,16 @@ class PresenceTestClient:
 
     def reconnect(self) -> None:
         """Come back with a new connection, as a browser does: who it is is asked anew, then it
-        enters and subscribes to what it had."""
+        enters and subscribes to what it had.
+
+        :raises Refused: the server does not let it in, or no longer into one of the channels.
+        """
         if self.is_connected:
             self.drop()
+        self.close()
         self._connect()
         for channel, meta in list(self._entered.items()):
+            del self._entered[channel]
             self.enter(channel, meta)
         for channel in list(self.subscriptions):
             self.subscribe(channel)

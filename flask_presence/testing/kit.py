@@ -41,7 +41,7 @@ class PresenceKit:
     in views, templates and everywhere. Use it from one thread.
 
     :ivar clock: moves by ``clock.advance(seconds)``.
-    :raises RuntimeError: the app has no presence, or a message queue.
+    :raises RuntimeError: the app has no presence, or one that no test client can speak to.
     """
 
     def __init__(self, app: Flask) -> None:

@@ -63,7 +63,7 @@ class StandInHooks(Hooks):
 class StandIn:
     """Takes the place of the app's own presence, until `close` puts that back.
 
-    :raises RuntimeError: the app has no presence, or a message queue.
+    :raises RuntimeError: as `own_presence`.
     """
 
     def __init__(self, app: Flask, clock: Callable[[], float]) -> None:
@@ -108,7 +108,7 @@ class StandIn:
 def own_presence(app: Flask) -> AppPresence:
     """What the app has as its presence.
 
-    :raises RuntimeError: it has none, or one that no test client can speak to.
+    :raises RuntimeError: it has none, or one that Flask-SocketIO's test client cannot speak to.
     """
     own: AppPresence | None = app.extensions.get("presence")
     if own is None:
@@ -117,6 +117,11 @@ def own_presence(app: Flask) -> AppPresence:
         raise RuntimeError(
             "This app's Flask-SocketIO has a message_queue, which its test client cannot work "
             "with: leave message_queue out of the app's test configuration."
+        )
+    if own.transport.engine is not own.socketio.server.eio:
+        raise RuntimeError(
+            "This app's SocketIO was initialised on another app since, and its test client speaks "
+            "to that one: test the newest app, or give each a SocketIO of its own."
         )
     return own
 
