@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from flask_socketio import SocketIO
+from flask_socketio import SocketIO, SocketIOTestClient
 from server import TestUser as Person
 from wire import Wire
 
@@ -104,6 +104,17 @@ def test_the_user_of_one_connection_is_not_that_of_the_next(kit: PresenceKit) ->
     kit.connect("ada")
 
     assert kit.connect().user_id is None
+
+
+def test_a_plain_test_client_beside_the_kit_goes_by_the_user_loader(
+    app: Flask, kit: PresenceKit
+) -> None:
+    kit.connect("ada")
+    socket = app.extensions["socketio"].test_client(app, namespace="/presence")
+
+    answer = socket.emit("enter", {"channel": ROOM}, namespace="/presence", callback=True)
+
+    assert answer["error"] == "login_required"
 
 
 def test_a_user_and_what_the_loader_gets_are_not_given_together(kit: PresenceKit) -> None:
@@ -446,6 +457,20 @@ def test_while_a_process_drains_nobody_is_seen_leaving(
     assert kit.changes[-1].reason == "timeout"
 
 
+def test_what_is_due_while_the_clock_moves_happens_in_the_order_of_time(
+    app: Flask, kit: PresenceKit, presence: Presence
+) -> None:
+    ada = kit.connect("ada")
+    with app.app_context():
+        presence.channel(ROOM).enter("job", client_id="import-7")
+    kit.clock.advance(2)
+    ada.enter(ROOM)
+
+    kit.clock.advance(100)
+
+    assert [change.user_id for change in kit.changes if change.kind == "left"] == ["job", "ada"]
+
+
 def test_steps_of_the_clock_add_up_exactly(make_app: MakeApp) -> None:
     with PresenceKit(make_app(PRESENCE_LEAVE_GRACE=0.3)[0]) as kit:
         for number in range(100):
@@ -508,6 +533,19 @@ def test_who_comes_back_after_an_eviction_is_no_longer_evicted(
     seen = ada.subscribe(ROOM)
 
     assert (seen.user_ids, seen.evicted, ada.evicted) == (["ada"], None, {})
+
+
+def test_who_was_evicted_does_not_enter_again_by_coming_back(
+    app: Flask, kit: PresenceKit, presence: Presence
+) -> None:
+    ada = kit.connect("ada")
+    ada.enter(ROOM)
+    with app.app_context():
+        presence.evict("ada")
+
+    ada.reconnect()
+
+    kit.assert_exactly(ROOM)
 
 
 def test_a_reloaded_user_is_asked_for_anew(make_app: MakeApp) -> None:
@@ -781,6 +819,7 @@ def test_afterwards_real_browsers_are_served_as_before(serve: Any, dial: Any) ->
 
 def test_no_connection_is_left_behind(app: Flask, presence: Presence) -> None:
     server = app.extensions["socketio"].server
+    before = dict(SocketIOTestClient.clients)
     with PresenceKit(app) as kit:
         clients = [kit.connect("ada") for _ in range(4)]
         clients[0].disconnect()
@@ -791,11 +830,10 @@ def test_no_connection_is_left_behind(app: Flask, presence: Presence) -> None:
         clients[3].reconnect()
         with pytest.raises(Refused):
             kit.connect(auth={"user": "ada", "raises": True})
-        everyone = clients[0].socket.clients
 
     assert server.environ == {}
     assert list(server.manager.get_participants("/presence", None)) == []
-    assert everyone == {}
+    assert SocketIOTestClient.clients == before
 
 
 def test_the_apps_store_is_not_touched(make_app: MakeApp, tmp_path: Path) -> None:

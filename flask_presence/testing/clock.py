@@ -8,16 +8,17 @@ from collections.abc import Callable
 TICKS = 1024
 """In a second: a power of two, so that sums of them are exact."""
 
+PACE = TICKS
+"""The most that go by at once."""
+
 
 class Clock:
     """Called, it gives seconds since some moment.
 
-    :param pace: the most seconds that go by at once.
     :param on_move: called each time some went by, for what is due by then.
     """
 
-    def __init__(self, *, pace: float, on_move: Callable[[], object]) -> None:
-        self._pace = max(1, int(pace * TICKS))
+    def __init__(self, *, on_move: Callable[[], object]) -> None:
         self._on_move = on_move
         self._ticks = 1000 * TICKS
 
@@ -33,5 +34,5 @@ class Clock:
             raise ValueError(f"The clock goes forward by some seconds, not by {seconds!r}.")
         end = self._ticks + math.ceil(seconds * TICKS)
         while self._ticks < end:
-            self._ticks = min(end, self._ticks + self._pace)
+            self._ticks = min(end, self._ticks + PACE)
             self._on_move()
