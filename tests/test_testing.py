@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from flask_socketio import SocketIO, SocketIOTestClient
+from flask_socketio import SocketIO, SocketIOTestClient, emit
 from server import TestUser as Person
 from wire import Wire
 
@@ -232,17 +232,24 @@ def test_another_namespace_of_the_same_connection_is_within_reach(make_app: Make
     @touch_presence
     def message(data: Any) -> None: ...
 
+    @app.extensions["socketio"].on("echo")
+    def echo(data: Any) -> None:
+        emit("echo", data)
+
     with PresenceKit(app) as kit:
         ada = kit.connect("ada")
         ada.enter(ROOM)
         kit.clock.advance(59)
         ada.socket.connect(namespace="/")
         ada.socket.send("heartbeat", namespace="/")
+        ada.socket.emit("echo", 1, namespace="/")
 
         kit.clock.advance(59)
         kit.assert_present(ROOM, "ada")
         kit.clock.advance(2)
         kit.assert_absent(ROOM, "ada")
+        assert ada.received() == []
+        assert [packet["args"] for packet in ada.socket.get_received("/")] == [[1]]
 
 
 # Refusals
@@ -466,7 +473,8 @@ def test_what_is_due_while_the_clock_moves_happens_in_the_order_of_time(
     kit.clock.advance(2)
     ada.enter(ROOM)
 
-    kit.clock.advance(100)
+    for seconds in (10, 90):
+        kit.clock.advance(seconds)
 
     assert [change.user_id for change in kit.changes if change.kind == "left"] == ["job", "ada"]
 
@@ -658,6 +666,27 @@ def test_changes_are_recorded_as_the_signals_tell_them(app: Flask, kit: Presence
         ("left", "ada"),
     ]
     assert kit.changes == told
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda kit: [change.kind for change in kit.changes] == ["entered", "left"],
+        lambda kit: kit.state(ROOM).count == 0,
+    ],
+    ids=["changes", "state"],
+)
+def test_what_is_pending_happens_before_anybody_looks(
+    app: Flask, kit: PresenceKit, look: Callable[[PresenceKit], bool]
+) -> None:
+    socket = app.extensions["socketio"].test_client(
+        app, namespace="/presence", auth={"user": "ada"}
+    )
+    socket.emit("enter", {"channel": ROOM}, namespace="/presence")
+
+    socket.disconnect("/presence")
+
+    assert look(kit)
 
 
 def test_right_assertions_pass(kit: PresenceKit) -> None:

@@ -225,10 +225,12 @@ class PresenceTestClient:
     def _receive(self) -> None:
         """Let everything arrive that is pending."""
         self._stand_in.settle()
-        arrived, self.socket.queue[:] = list(self.socket.queue), []
+        arrived, self.socket.queue = self.socket.queue, []
         for packet in arrived:
             if packet["namespace"] == self._stand_in.namespace:
                 self._take(packet["name"], *packet["args"])
+            else:
+                self.socket.queue.append(packet)
 
     def _take(self, event: str, data: Any = None) -> None:
         if event == "hello":
