@@ -493,6 +493,15 @@ def test_steps_of_the_clock_add_up_exactly(make_app: MakeApp) -> None:
             kit.assert_absent(name, "ada")
 
 
+def test_the_clock_begins_today_and_is_read_by_calling_it(kit: PresenceKit) -> None:
+    begin = kit.clock()
+
+    kit.clock.advance(3600)
+
+    assert 0 <= time.time() - begin < 600
+    assert kit.clock() - begin == 3600
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_the_clock_goes_forward_alone(kit: PresenceKit, seconds: float) -> None:
     with pytest.raises(ValueError, match="goes forward"):

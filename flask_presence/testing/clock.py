@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 TICKS = 1024
@@ -13,14 +14,14 @@ PACE = TICKS
 
 
 class Clock:
-    """Called, it gives seconds since some moment.
+    """Called, it gives the seconds of the epoch; it begins with the second in which it is made.
 
     :param on_move: called each time some went by, for what is due by then.
     """
 
     def __init__(self, *, on_move: Callable[[], object]) -> None:
         self._on_move = on_move
-        self._ticks = 1000 * TICKS
+        self._ticks = int(time.time()) * TICKS
 
     def __call__(self) -> float:
         return self._ticks / TICKS
