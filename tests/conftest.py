@@ -175,7 +175,7 @@ def redis_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore
 @pytest.fixture(scope="session")
 def sentinel_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore]:
     """A Redis that is found by asking a Sentinel."""
-    server = Sentinel(tmp_path_factory.mktemp("sentinel"))
+    server = Sentinel(tmp_path_factory.mktemp("sentinel"), *RedisStore.DATABASES)
     yield RedisStore(server)
     server.stop()
 

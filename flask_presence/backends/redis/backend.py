@@ -27,6 +27,9 @@ from .events import changes_of
 from .listener import RedisListener
 from .server import Server
 
+STEP = SLICE // 2
+"""How many members one script makes or ends at the most: while it runs, everybody waits."""
+
 
 class RedisBackend(Backend):
     """Members in one Redis or Valkey, 6.2 or later.
@@ -92,8 +95,7 @@ class RedisBackend(Backend):
         self, channel: str, members: Sequence[Member], *, epoch: str, worker: str
     ) -> list[Change]:
         changes: list[Change] = []
-        # Making a member costs more than ending one.
-        for some in chunks(members, SLICE // 2):
+        for some in chunks(members, STEP):
             rows = [
                 text
                 for member in some
@@ -130,8 +132,7 @@ class RedisBackend(Backend):
         return bool(is_in)
 
     def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
-        # Each may be in a channel of its own, which costs more than a member does.
-        for some in chunks(sorted(keys), SLICE // 2):
+        for some in chunks(sorted(keys), STEP):
             flat = [text for key in some for text in key]
             self.server.run("release", worker, milliseconds(after), *flat)
 
@@ -144,7 +145,7 @@ class RedisBackend(Backend):
         reason: Reason | None = None,
     ) -> Evicted:
         _, text, more, held = self.server.run_once(
-            "evict", channel, user_id or "", client_id or "", reason or "", SLICE
+            "evict", channel, user_id or "", client_id or "", reason or "", STEP
         )
         return Evicted(changes_of(channel, text), bool(more), bool(held))
 
@@ -207,7 +208,7 @@ class RedisBackend(Backend):
     # Ending what is due
 
     def settle(self, channel: str) -> Pruned:
-        _, text, more = self.server.run_once("settle", channel, int(self.spares_leases), SLICE)
+        _, text, more = self.server.run_once("settle", channel, int(self.spares_leases), STEP)
         return Pruned(changes_of(channel, text), bool(more))
 
     def due(self, limit: int) -> list[str]:
