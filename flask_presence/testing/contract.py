@@ -2183,6 +2183,20 @@ class BackendContract:
 
         assert (before, store.seen()) == (0, None)
 
+    def test_users_who_ran_out_in_many_channels_were_seen(self, store: Store) -> None:
+        users = [f"u{number:02}" for number in range(11)]
+        for number in range(30):
+            channel = f"/room/{number}"
+            some = [member(f"{user} {number}", user, channel=channel) for user in users]
+            store.hold(some, channel=channel)
+        store.lose_workers()
+
+        found = store.backend.last_seen([*users, "nobody"])
+
+        assert list(found) == [*users, "nobody"]
+        assert {store.seen(user) for user in users} == {1}
+        assert [user for user, moment in found.items() if moment is None] == ["nobody"]
+
     def test_nobody_was_seen_later_than_now(self, store: Store) -> None:
         store.enter("c1", "ann", timeout=10)
         store.leave("c1")
