@@ -218,7 +218,7 @@ def caseless(db: SQLAlchemy) -> sa.String:
                 mysql.VARCHAR(200, charset="utf8mb4"), "mysql", "mariadb"
             ),
             ["é😀"],
-            ["é😁", "x"],
+            ["x"],
             id="any string",
         ),
         pytest.param(lambda db: sa.String(200), ["7", "1"], ["07", "1.0"], id="string of digits"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +10,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from stores import ServerStore, Store
+from stores import Store
 
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.backends.sqlalchemy import backend as backend_module
 from flask_presence.model import Member
 
 USERS = [f"user {number}" for number in range(20)]
-CHANNELS = [f"/room/{number}" for number in range(8)]
 
 
 @pytest.fixture
@@ -85,36 +85,43 @@ def test_staying_writes_nothing(backend: SQLAlchemyBackend) -> None:
     assert not [statement for statement in sent if statement.startswith(("INSERT", "DELETE"))]
 
 
-@pytest.mark.parametrize("store", ["postgresql", "mariadb"])
-def test_departures_and_forgetting_never_lock_each_other_out(
-    store: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_client_that_goes_while_its_user_stays_costs_no_write_more(
+    backend: SQLAlchemyBackend,
 ) -> None:
-    servers: ServerStore = request.getfixturevalue(f"{store}_store")
-    backend = SQLAlchemyBackend(sa.create_engine(servers.new_url(), pool_size=10))
-    backend.prepare()
-    backend.last_seen_retention = 0.001
-    for _ in range(3):
-        fill(backend, *CHANNELS)
-        monkeypatch.setattr(backend_module, "MAX_ATTEMPTS", 1)
-        start = threading.Barrier(len(CHANNELS) + 1)
+    fill(backend, "/room/1")
+    user = USERS[0]
+    backend.enter(Member("/room/1", "another", user), epoch="e", worker="w1")
 
-        def leave(number: int, start: threading.Barrier = start) -> None:
-            start.wait()
-            for begin in range(0, len(USERS), 5):
-                some = USERS[begin : begin + 5]
-                backend.leave(CHANNELS[number], some if number % 2 else some[::-1])
+    sent = statements(backend, lambda: backend.leave("/room/1", [user]))
 
-        def forget(start: threading.Barrier = start) -> None:
-            start.wait()
-            for _ in range(5):
-                backend.drop_empty_channels(3600)
+    assert sent
+    assert not [statement for statement in sent if "presence_seen" in statement]
 
-        with ThreadPoolExecutor(len(CHANNELS) + 1) as pool:
-            working = [pool.submit(leave, number) for number in range(len(CHANNELS))]
-            working.append(pool.submit(forget))
-            for done in working:
-                done.result()
-        monkeypatch.undo()
 
-    assert backend.channels() == {}
-    backend.close()
+@pytest.mark.parametrize("backend", ["postgresql", "mariadb"], indirect=True)
+def test_keeping_and_forgetting_at_once_never_lock_each_other_out(
+    backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "MAX_ATTEMPTS", 1)
+    now = backend._transact(backend.now)
+    start = threading.Barrier(5)
+
+    def keep(number: int) -> None:
+        chance = random.Random(number)
+        start.wait()
+        for turn in range(40):
+            some = chance.sample(USERS, 10)
+            until = dict.fromkeys(some, now + turn)
+            backend._transact(lambda connection, until=until: backend.seen.keep(connection, until))
+
+    def forget() -> None:
+        start.wait()
+        for turn in range(40):
+            kept = -60_000 if turn % 2 else 60_000
+            backend._transact(lambda connection, kept=kept: backend.seen.forget(connection, kept))
+
+    with ThreadPoolExecutor(5) as pool:
+        working = [*[pool.submit(keep, number) for number in range(4)], pool.submit(forget)]
+        for done in working:
+            done.result()
