@@ -2189,13 +2189,17 @@ class BackendContract:
     def test_of_many_channels_the_one_that_ran_out_last_counts(
         self, store: Store, ended: bool
     ) -> None:
-        for number, timeout in enumerate([10, 20, 60, 50, 40, 30]):
-            store.enter(f"c{number}", "ann", channel=f"/room/{number}", timeout=timeout)
+        timeouts = [10, 20, 60, 50, 40, 30]
+        users = [f"u{first}" for first in range(len(timeouts))]
+        for first, user in enumerate(users):
+            for number, timeout in enumerate(timeouts[first:] + timeouts[:first]):
+                channel = f"/room/{number}"
+                store.enter(f"{user} {number}", user, channel=channel, timeout=timeout)
         store.clock.advance(100)
         if ended:
             store.prune()
 
-        assert store.seen() == 40
+        assert [store.seen(user) for user in users] == [40] * len(users)
 
     def test_users_who_ran_out_in_many_channels_were_seen(self, store: Store) -> None:
         users = [f"u{number:02}" for number in range(11)]
