@@ -73,11 +73,14 @@ class StandIn:
         self.hooks = StandInHooks(self._own.hooks)
         self._runtime = Runtime()
         self._server_before = _sending(self.socketio.server)
+        settings = self._own.settings
+        backend = MemoryBackend(worker_timeout=settings.worker_timeout, clock=clock)
+        backend.last_seen_retention = settings.last_seen_retention
         self._presence = assemble(
             app,
             self.socketio,
-            self._own.settings,
-            MemoryBackend(worker_timeout=self._own.settings.worker_timeout, clock=clock),
+            settings,
+            backend,
             rules=self._own.rules,
             hooks=self.hooks,
             transport=self._own.transport,
