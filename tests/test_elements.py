@@ -459,6 +459,25 @@ def test_hostile_names_are_shown_as_they_are(site: Site, markup: str, when: str)
     assert pictures == ["/dot.png"]
 
 
+def test_a_link_that_could_run_is_left_out_whatever_key_it_comes_from(site: Site) -> None:
+    page = site.live(
+        """{% call presence_users("/room/1") %}
+        <p><a data-presence-href="info.site"><b data-presence="name"></b></a></p>
+        {% endcall %}"""
+    )
+
+    site.enter(
+        person("1", name="Eve", site="javascript:alert(1)"),
+        person("2", name="Bob", site="https://bob.example/"),
+    )
+
+    shows(page, "Eve", "Bob")
+    links = page.locator("presence-users a").evaluate_all(
+        "all => all.map((a) => a.getAttribute('href'))"
+    )
+    assert links == [None, "https://bob.example/"]
+
+
 @MARKUPS
 def test_a_name_from_right_to_left_leaves_its_neighbours_in_their_place(
     site: Site, markup: str
