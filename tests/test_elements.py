@@ -369,9 +369,17 @@ def test_who_comes_and_goes_within_a_moment_is_one_announcement(site: Site) -> N
     announcement(page, f"{some}, and 2 others joined. \u2068Bob\u2069 left.")
 
 
-def test_neither_those_who_are_there_nor_oneself_are_announced(site: Site) -> None:
+@pytest.mark.parametrize(
+    "element",
+    [
+        users(arguments="enter=true, announce=true"),
+        '<presence-users channel="/room/1" enter announce></presence-users>',
+    ],
+    ids=["rendered", "written"],
+)
+def test_neither_those_who_are_there_nor_oneself_are_announced(site: Site, element: str) -> None:
     site.enter(BOB)
-    page = site.live('<presence-users channel="/room/1" enter announce></presence-users>', user=ADA)
+    page = site.live(element, user=ADA)
     shows(page, "Bob", "Ada Lovelace")
 
     site.enter(CAROL)
