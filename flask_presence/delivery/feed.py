@@ -32,8 +32,12 @@ class _Watched:
     """What it said last."""
     is_owed: bool = False
     """Were its subscribers promised a state?"""
+    is_another: bool = False
+    """Did its counter begin another life?"""
 
     def learn(self, position: Position) -> None:
+        if self.known.epoch not in (None, position.epoch):
+            self.is_another = True
         if position.epoch != self.known.epoch or position.revision > self.known.revision:
             self.known = position
 
@@ -130,6 +134,15 @@ class Feed:
         """Channels whose subscribers need a state."""
         with self._lock:
             return [name for name, watched in self._watched.items() if watched.is_owed]
+
+    def take_others(self) -> list[str]:
+        """Channels that began another epoch since this was asked last: the store lost some, or all,
+        of what was written there."""
+        with self._lock:
+            others = [name for name, watched in self._watched.items() if watched.is_another]
+            for name in others:
+                self._watched[name].is_another = False
+            return others
 
     def known(self) -> dict[str, Position]:
         """The newest position known of each channel."""

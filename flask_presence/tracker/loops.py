@@ -126,6 +126,8 @@ class Loops:
         while self._renewed:
             self._take(self._renewed.popleft())
         attempt(self._holdings.put_back, "put clients back")
+        others = self._parts.feed.take_others()
+        attempt(lambda: self._holdings.write_again(others), "write again what the store lost")
         attempt(self._holdings.end_silence, "end silent clients")
         attempt(self._hearing.interest.sweep, "listen to fewer channels")
         for channel in self._parts.feed.owed():
