@@ -120,12 +120,13 @@ class Database(ABC):
         self._end(signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def freeze(self) -> None:
+    def freeze(self, most: float = 2 * PATIENCE) -> None:
         """Halt all the server's processes: connections stay open, and are not answered.
 
-        Not for ever, lest a test that waits for an answer hang where it should fail.
+        :param most: after so many seconds it thaws by itself, lest a test that waits for an answer
+            hang where it should fail.
         """
-        self._thawing = threading.Timer(2 * PATIENCE, self.thaw)
+        self._thawing = threading.Timer(most, self.thaw)
         self._thawing.start()
         assert self._process is not None
         _halt(self._process.pid)

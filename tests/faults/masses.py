@@ -1,0 +1,170 @@
+"""Many connections at once: reloads, a burst, those who never read, and a long day."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import websocket
+
+from .journal import Journal
+from .tab import Connection, Gone
+
+ROOMS = 50
+ANSWERED = (OSError, websocket.WebSocketException, AssertionError, Gone)
+
+
+def _room(number: int) -> str:
+    return f"/room/{100 + number % ROOMS}"
+
+
+def _all(work: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def storm(journal: Journal, *, ports: list[int], tabs: int, reloads: int, seed: int) -> Any:
+    """Tabs that are loaded again and again: each time a lost connection, and a new one."""
+    failures: list[str] = []
+
+    def reload_for_long(number: int) -> None:
+        chance = random.Random(f"{seed} storm {number}")
+        user = f"s{number}~id"
+        for turn in range(reloads + 1):
+            name = f"storm{number}.{turn}"
+            try:
+                connection = _enter(name, chance.choice(ports), user, journal, _room(number))
+            except ANSWERED as error:
+                failures.append(f"{name}: {error!r}")
+                return
+            time.sleep(chance.uniform(0, 0.5))
+            _drop(connection, "dropped" if turn < reloads else "left")
+
+    _all(reload_for_long, tabs)
+    return {"operations": tabs * (reloads + 1) * 3, "failures": failures}
+
+
+def _enter(name: str, port: int, user: str, journal: Journal, room: str) -> Connection:
+    """A page of somebody: it enters a room and watches it."""
+    journal.write(name, "opened", {"user": user, "port": port, "after": None})
+    connection = Connection(name, port, user, journal)
+    ops = [["enter", {"channel": room}], ["subscribe", {"channel": room}]]
+    answer = connection.ask("batch", {"ops": ops})
+    refused = [result for result in answer["results"] if not result["ok"]]
+    assert not refused, refused
+    return connection
+
+
+def _drop(connection: Connection, how: str) -> None:
+    if how == "left":
+        connection.leave_orderly()
+    connection.note("closed", how)
+    connection.hang_up()
+
+
+class Crowd:
+    """Connections that are in one room each, and only enter; opened all at once."""
+
+    def __init__(self, journal: Journal, port: int, count: int) -> None:
+        self._journal = journal
+        self._port = port
+        self._turns = [0] * count
+        self.connections: list[Connection | None] = [None] * count
+        self.failures: list[str] = []
+        _all(self.open, count)
+
+    def open(self, number: int) -> None:
+        self._turns[number] += 1
+        name, user = f"crowd{number}.{self._turns[number]}", f"c{number}~id"
+        self._journal.write(name, "opened", {"user": user, "port": self._port, "after": None})
+        try:
+            connection = Connection(name, self._port, user, self._journal)
+            answer = connection.ask("enter", {"channel": _room(number)})
+            assert answer["ok"], answer
+        except ANSWERED as error:
+            self.failures.append(f"{name}: {error!r}")
+            return
+        self.connections[number] = connection
+
+    def close(self, number: int, how: str) -> None:
+        connection, self.connections[number] = self.connections[number], None
+        if connection is not None:
+            _drop(connection, how)
+
+    def close_all(self) -> None:
+        for number in range(len(self.connections)):
+            self.close(number, "left" if number % 2 else "dropped")
+
+
+def burst(journal: Journal, *, port: int, clients: int) -> Any:
+    """All connect and enter at the same moment, stay for a little, and go."""
+    began = time.monotonic()
+    crowd = Crowd(journal, port, clients)
+    took = time.monotonic() - began
+    crowd.close_all()
+    return {"operations": 2 * clients, "failures": crowd.failures, "seconds": round(took, 1)}
+
+
+def day(
+    journal: Journal, *, port: int, clients: int, seconds: float, rate: float, seed: int
+) -> Any:
+    """Many clients who stay, of whom somebody reloads, leaves or comes all the time."""
+    crowd = Crowd(journal, port, clients)
+    chance = random.Random(f"{seed} day")
+    began, operations = time.monotonic(), 2 * clients
+    while (at := time.monotonic() - began) < seconds:
+        number = chance.randrange(clients)
+        threading.Thread(target=_live, args=(crowd, number, chance.random() < 0.5)).start()
+        operations += 3
+        time.sleep(max(0.0, operations / 3 / rate - at - 2 * clients / 3 / rate))
+    time.sleep(2)
+    crowd.close_all()
+    return {"operations": operations, "failures": crowd.failures}
+
+
+def _live(crowd: Crowd, number: int, is_reload: bool) -> None:
+    """A client reloads its page, or leaves it and comes back later."""
+    crowd.close(number, "dropped" if is_reload else "left")
+    if not is_reload:
+        time.sleep(1)
+    crowd.open(number)
+
+
+class _Silent(Connection):
+    """One who stops to read."""
+
+    def __init__(self, *args: Any) -> None:
+        self.reads = threading.Event()
+        self.reads.set()
+        super().__init__(*args)
+
+    def _receive(self) -> Any:
+        self.reads.wait()
+        return super()._receive()
+
+
+def silence(
+    journal: Journal, *, port: int, clients: int, seconds: float, channels: list[str]
+) -> Any:
+    """Subscribers to busy channels who never read."""
+    silent = []
+    for number in range(clients):
+        name = f"silent{number}"
+        journal.write(name, "opened", {"user": f"q{number}~id", "port": port, "after": None})
+        connection = _Silent(name, port, f"q{number}~id", journal)
+        ops = [["subscribe", {"channel": channel}] for channel in channels]
+        assert connection.ask("batch", {"ops": ops})["ok"]
+        connection.reads.clear()
+        connection.note("closed", "lost")
+        silent.append(connection)
+    time.sleep(seconds)
+    for connection in silent:
+        connection.hang_up()
+        connection.reads.set()
+    return {"operations": clients, "failures": []}
