@@ -35,7 +35,7 @@ faults: debian $(VENV)/test.stamp
 	cd tests && ../$(BIN)/python -m faults
 
 load: debian $(VENV)/test.stamp
-	cd tests && ../$(BIN)/python -m faults --fault "a long day"
+	cd tests && ../$(BIN)/python -m faults --fault "long day"
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

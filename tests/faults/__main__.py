@@ -61,7 +61,8 @@ def _queues(
     options: argparse.Namespace, stack: ExitStack
 ) -> Iterable[tuple[list[Fault], Callable[[], Ground]]]:
     """What is played one after another, on each store beside the others."""
-    chosen = [FAULTS[name] for name in options.fault or FAULTS]
+    names = options.fault or [name for name, fault in FAULTS.items() if not fault.is_load]
+    chosen = [FAULTS[name] for name in names]
     makers: dict[str, Callable[[], Ground]] = {
         "redis": RedisGround,
         "sentinel": SentinelGround,
@@ -89,6 +90,8 @@ def _play_all(
             failure = f"0 failed: {traceback.format_exc()}"
             outcomes.append(Outcome(fault.name, "?", violations=[failure]))
         print(outcomes[-1].line(), flush=True)
+        for figures in outcomes[-1].figures:
+            print(f"  {figures}", flush=True)
         for violation in outcomes[-1].violations[:TOLD]:
             print(f"  {violation}", file=sys.stderr, flush=True)
     return outcomes

@@ -47,6 +47,8 @@ class Fault:
     settings: dict[str, Any] = field(default_factory=dict)
     environments: Callable[[Path], list[dict[str, str]]] = lambda folder: []
     tabs: int = 20
+    is_load: bool = False
+    """Is it played only when it is named?"""
 
 
 def _one_of(stage: Stage) -> int:
@@ -292,7 +294,15 @@ def storm(stage: Stage) -> None:
 
 def burst(stage: Stage) -> None:
     with stage.same_figures(within=30):
-        stage.mass("burst", port=stage.nodes[0].port, clients=5000)
+        stage.mass("burst", port=stage.nodes[0].port, clients=MANY)
+
+
+def long_day(stage: Stage) -> None:
+    """What the first crowd leaves behind, such as memory that Python keeps, is there before."""
+    port = stage.nodes[0].port
+    stage.mass("burst", port=port, clients=MANY)
+    with stage.same_figures(within=90):
+        stage.mass("day", port=port, clients=MANY, seconds=300, rate=20, seed=stage.seed)
 
 
 def silence(stage: Stage) -> None:
@@ -336,11 +346,20 @@ def _one_by_one(stage: Stage, acts: Iterable[Callable[[Stage], None]]) -> None:
         act(stage)
 
 
+MANY = 5000
+
 BULKY = "/room/99"
 """A channel of those alone who do not read."""
 
 AFTER_DEATH = LEASE_OVER + HEARTBEAT + GRACE
 AFTER_LOSS = RECONCILE + 3 * RENEWAL + HEARTBEAT + GRACE
+
+DEFAULTS: dict[str, Any] = {
+    "PRESENCE_WORKER_TIMEOUT": 15,
+    "PRESENCE_PRUNE_INTERVAL": 2,
+    "PRESENCE_LEAVE_GRACE": 5,
+    "PRESENCE_HEARTBEAT_INTERVAL": 25,
+}
 
 FAULTS = {
     fault.name: fault
@@ -427,6 +446,17 @@ FAULTS = {
             modes=("gevent",),
             settings={"PRESENCE_WORKER_TIMEOUT": 15},
             tabs=4,
+        ),
+        Fault(
+            "long day",
+            long_day,
+            330,
+            AFTER_DEATH,
+            grounds=("redis",),
+            modes=("gevent",),
+            settings=DEFAULTS,
+            tabs=4,
+            is_load=True,
         ),
         Fault(
             "silent subscribers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ from .journal import Journal
 from .tab import Connection, Gone
 
 ROOMS = 50
+BEAT_SECONDS = 25
 ANSWERED = (OSError, websocket.WebSocketException, AssertionError, Gone)
 
 
@@ -77,6 +79,7 @@ class Crowd:
         self._turns = [0] * count
         self.connections: list[Connection | None] = [None] * count
         self.failures: list[str] = []
+        self.beats = 0
         _all(self.open, count)
 
     def open(self, number: int) -> None:
@@ -114,18 +117,31 @@ def burst(journal: Journal, *, port: int, clients: int) -> Any:
 def day(
     journal: Journal, *, port: int, clients: int, seconds: float, rate: float, seed: int
 ) -> Any:
-    """Many clients who stay, of whom somebody reloads, leaves or comes all the time."""
+    """Many clients who stay and beat, of whom so many a second reload, or leave and come back."""
     crowd = Crowd(journal, port, clients)
     chance = random.Random(f"{seed} day")
-    began, operations = time.monotonic(), 2 * clients
-    while (at := time.monotonic() - began) < seconds:
-        number = chance.randrange(clients)
-        threading.Thread(target=_live, args=(crowd, number, chance.random() < 0.5)).start()
-        operations += 3
-        time.sleep(max(0.0, operations / 3 / rate - at - 2 * clients / 3 / rate))
+    began, lives = time.monotonic(), 0
+    threading.Thread(target=_beat, args=(crowd, began + seconds), daemon=True).start()
+    while time.monotonic() < began + seconds:
+        number, is_reload = chance.randrange(clients), chance.random() < 0.5
+        threading.Thread(target=_live, args=(crowd, number, is_reload)).start()
+        lives += 1
+        time.sleep(max(0.0, began + lives / rate - time.monotonic()))
     time.sleep(2)
     crowd.close_all()
-    return {"operations": operations, "failures": crowd.failures}
+    return {"operations": 2 * clients + 3 * lives + crowd.beats, "failures": crowd.failures}
+
+
+def _beat(crowd: Crowd, until: float) -> None:
+    """Every one of them, as often as pages do."""
+    pause = BEAT_SECONDS / len(crowd.connections)
+    while time.monotonic() < until:
+        for connection in list(crowd.connections):
+            if connection is not None:
+                with contextlib.suppress(*ANSWERED):
+                    connection.emit("heartbeat", {})
+                    crowd.beats += 1
+            time.sleep(pause)
 
 
 def _live(crowd: Crowd, number: int, is_reload: bool) -> None:

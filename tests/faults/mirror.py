@@ -161,7 +161,7 @@ class Mirror:
         return None
 
     def _take_event(self, name: str, data: Any, *_: Any) -> None:
-        channel = data.get("channel") if isinstance(data, dict) else None
+        channel = data.get("channel", "") if isinstance(data, dict) else ""
         if name == "evicted":
             for known in (self.entered, self.lost, self.watched):
                 known.pop(channel, None)

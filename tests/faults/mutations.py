@@ -34,10 +34,14 @@ class Mutation:
     rule: str
 
 
+def _patch(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+
+
 def _one_epoch() -> None:
     """Every life of a counter is taken for the same."""
     for module in (connections, holdings, loops, tracker):
-        module.new_epoch = lambda: "epoch"
+        _patch(module, "new_epoch", lambda: "epoch")
 
 
 def _no_order_in_batches() -> None:
@@ -48,8 +52,8 @@ def _no_order_in_batches() -> None:
         time.sleep(random.uniform(0, 0.03))
         announce(self, changes)
 
-    announcer.Announcer.announce = late  # type: ignore[method-assign]
-    wire._parts_of = lambda changes: [changes]
+    _patch(announcer.Announcer, "announce", late)
+    _patch(wire, "_parts_of", lambda changes: [changes])
 
 
 def _begin_late() -> None:
@@ -60,7 +64,7 @@ def _begin_late() -> None:
         with self._writer, engine.connect() as connection, connection.begin():
             yield connection
 
-    dialects.SQLiteDialect.writing = writing  # type: ignore[method-assign]
+    _patch(dialects.SQLiteDialect, "writing", writing)
 
 
 def _no_lock_on_channels() -> None:
@@ -79,8 +83,8 @@ def _no_lock_on_channels() -> None:
         found = self._connection.execute(query.where(columns.name == name)).first()
         return None if found is None else steps.Counters(*found)
 
-    step.SQLStep._find_channel = find  # type: ignore[method-assign]
-    dialects.Dialect.locks_by_upsert = False
+    _patch(step.SQLStep, "_find_channel", find)
+    _patch(dialects.Dialect, "locks_by_upsert", False)
 
 
 def _endless_lease() -> None:
@@ -90,7 +94,7 @@ def _endless_lease() -> None:
         begin(self, *args)
         self._timeout = HOUR
 
-    lease.Lease.__init__ = begin_for_long  # type: ignore[method-assign]
+    _patch(lease.Lease, "__init__", begin_for_long)
 
 
 def _no_grace() -> None:
@@ -100,27 +104,27 @@ def _no_grace() -> None:
     def begin_at_once(self: releases.Releases, backend: Any, *, grace: float) -> None:
         begin(self, backend, grace=0)
 
-    releases.Releases.__init__ = begin_at_once  # type: ignore[method-assign]
+    _patch(releases.Releases, "__init__", begin_at_once)
 
 
 def _no_mercy() -> None:
     """After the store was away, leases are ended at once."""
-    base.Backend.spares_leases = property(lambda self: False)  # type: ignore[assignment]
+    _patch(base.Backend, "spares_leases", property(lambda self: False))
 
 
 def _forgetful_scripts() -> None:
     """A script that is sent again does not know what it answered."""
-    redis_server.Server.run_once = redis_server.Server.run  # type: ignore[method-assign]
+    _patch(redis_server.Server, "run_once", redis_server.Server.run)
 
 
 def _blind_feed() -> None:
     """Renewals do not look whether subscribers are behind."""
     nothing = feed.Verdict([], {})
-    feed.Feed.compare = lambda *args, **options: nothing  # type: ignore[method-assign]
+    _patch(feed.Feed, "compare", lambda *args, **options: nothing)
 
 
 def _no_reconcile() -> None:
-    holdings.Holdings.is_reconcile_due = lambda self: False  # type: ignore[method-assign]
+    _patch(holdings.Holdings, "is_reconcile_due", lambda self: False)
 
 
 def _one_form() -> None:
@@ -130,7 +134,7 @@ def _one_form() -> None:
     def send_full(self: rooms.Rooms, diff: wire.Diff) -> None:
         send(self, diff._replace(forms=wire.Forms(diff.forms.full, diff.forms.full)))
 
-    rooms.Rooms.send_diff = send_full  # type: ignore[method-assign]
+    _patch(rooms.Rooms, "send_diff", send_full)
 
 
 def _read_before_joining() -> None:
@@ -147,7 +151,7 @@ def _read_before_joining() -> None:
         read(self, client_id, channel, position)
         return form
 
-    connections.Connections.subscribe = subscribe  # type: ignore[method-assign]
+    _patch(connections.Connections, "subscribe", subscribe)
 
 
 def _count_the_invisible() -> None:
@@ -158,7 +162,7 @@ def _count_the_invisible() -> None:
         after = steps.seen(self.groups[group].values())
         compare(self, group, None if before == after and after else before, reason)
 
-    steps.Scene._compare = count  # type: ignore[method-assign]
+    _patch(steps.Scene, "_compare", count)
 
 
 MUTATIONS = {

@@ -30,6 +30,8 @@ class Outcome:
     operations: int = 0
     healed: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    """What a server and its store held before and after."""
 
     def line(self) -> str:
         times = [f"{median(self.healed):.1f} s", f"{max(self.healed):.1f} s"] if self.healed else []
@@ -79,6 +81,9 @@ def play(
     finally:
         ground.stop()
     grace = needs["settings"].get("PRESENCE_LEAVE_GRACE", GRACE)
+    for record in records:
+        if record.kind == "figures":
+            outcomes[faults[-1].name].figures.append(str(record.data))
     for violation in checker.check(records, grace=grace):
         whose = [outcome for at, outcome in began if at <= violation.at]
         (whose or [began[0][1]])[-1].violations.append(str(violation))

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import requests
@@ -18,7 +18,7 @@ from wire import Wire
 
 from .journal import Journal
 from .mirror import Mirror
-from .plan import VIEWABLE, Deed, Payload, Planner, info_of, operations_of
+from .plan import VIEWABLE, Deed, Op, Payload, Planner, info_of, operations_of
 
 UPKEEP_SECONDS = 1.1
 """Just above once a second, more often than which a heartbeat is answered without a look."""
@@ -213,7 +213,7 @@ class Tab:
         self._journal.write(name, "opened", about)
         try:
             self._connection = Connection(
-                name, port, self._planner.user, self._journal, before and before.mirror
+                name, port, self._planner.user, self._journal, before.mirror if before else None
             )
             if before is not None:
                 self._resume(self._connection, before.mirror)
@@ -249,23 +249,23 @@ class Tab:
             return
         self._kept_up = time.monotonic()
         self._watch_all()
-        for ask in self._upkeep(self.mirror):
+        for event, payload in self._upkeep(self.mirror):
             if self._connection is not connection:
                 return
-            ask()
+            self._perform(event, payload)
 
-    def _upkeep(self, mirror: Mirror) -> Iterator[Callable[[], None]]:
-        yield lambda: self._perform("heartbeat", {})
+    @staticmethod
+    def _upkeep(mirror: Mirror) -> Iterator[Op]:
+        yield "heartbeat", {}
         for channel in list(mirror.uncertain):
-            yield lambda channel=channel: self._perform("leave", {"channel": channel})
+            yield "leave", {"channel": channel}
         for channel, meta in list(mirror.lost.items()):
-            entering = _entering(channel, meta)
-            yield lambda entering=entering: self._perform("enter", entering)
+            yield "enter", _entering(channel, meta)
         asking = {name for name, watch in mirror.watched.items() if watch.should_ask()}
         asking |= mirror.stale & set(mirror.watched)
         mirror.stale.clear()
         if asking:
-            yield lambda: self._perform("state", {"channels": sorted(asking)})
+            yield "state", {"channels": sorted(asking)}
 
 
 def _entering(channel: str, meta: Any) -> Payload:
