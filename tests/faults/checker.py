@@ -278,7 +278,7 @@ def slow_answers(history: History) -> Iterator[Violation]:
     """A server that is there answers in time."""
     for asked, at, who in history.answers:
         window = history.window_at(asked, at)
-        if at - asked > ANSWER_SECONDS and (window is None or "halted" not in window.fault):
+        if at - asked > ANSWER_SECONDS and not (window and window.is_slow):
             yield Violation("0 slow", at, f"{who} waited {at - asked:.1f} s for an answer")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import tempfile
 from abc import ABC, abstractmethod
@@ -88,6 +89,7 @@ class RedisGround(ServerGround):
         self._server = self._start(Path(self._folder.name))
         self.port = self._server.port
         self._client = self._server.client()
+        self._kinds = itertools.cycle(["users", "clients", "channel"])
 
     @staticmethod
     def _start(folder: Path) -> Redis:
@@ -110,7 +112,7 @@ class RedisGround(ServerGround):
         self._client.flushall()
 
     def tear(self, channel: str) -> None:
-        self._client.delete(f"presence:users:{channel}")
+        self._client.delete(f"presence:{next(self._kinds)}:{channel}")
 
     def forget_scripts(self) -> None:
         self._client.script_flush()

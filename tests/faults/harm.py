@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import requests
 from proxy import Link
 
 from .grounds import RedisGround, SentinelGround, ServerGround
@@ -47,6 +49,8 @@ class Fault:
     settings: dict[str, Any] = field(default_factory=dict)
     environments: Callable[[Path], list[dict[str, str]]] = lambda folder: []
     tabs: int = 20
+    is_slow: bool = False
+    """May answers take longer than they should, as a server stands still or is too busy?"""
     is_load: bool = False
     """Is it played only when it is named?"""
 
@@ -124,7 +128,8 @@ def roll(stage: Stage) -> None:
     """All servers are drained, stopped and started, one after another."""
     for number in range(len(stage.nodes)):
         _down(stage, stage.nodes[number])
-        stage.nodes[number].post("drain")
+        with contextlib.suppress(requests.HTTPError):  # The store may be away.
+            stage.nodes[number].post("drain")
         stage.nodes[number].kill()
         stage.start_again(number)
 
@@ -370,8 +375,8 @@ FAULTS = {
         Fault(
             "killed after a commit", kill_before_announcing, 1.5, AFTER_DEATH, costs_signals=BOTH
         ),
-        Fault("halted", halt, LEASE_OVER, AFTER_DEATH),
-        Fault("halted briefly", halt_briefly, RENEWAL),
+        Fault("halted", halt, LEASE_OVER, AFTER_DEATH, is_slow=True),
+        Fault("halted briefly", halt_briefly, RENEWAL, is_slow=True),
         Fault("rolling restart", roll, 4, AFTER_DEATH, costs_signals=BOTH),
         Fault("store restarted", restart, 1, AFTER_LOSS, costs_signals=BOTH),
         Fault("store emptied", empty, 0.5, AFTER_LOSS),
@@ -420,6 +425,7 @@ FAULTS = {
             8,
             AFTER_LOSS + LEASE_OVER,
             costs_signals=BOTH,
+            is_slow=True,
         ),
         Fault(
             "many that turn back",
@@ -427,6 +433,7 @@ FAULTS = {
             8,
             AFTER_LOSS + LEASE_OVER,
             costs_signals=BOTH,
+            is_slow=True,
             turns_back=True,
         ),
         Fault(
@@ -437,6 +444,7 @@ FAULTS = {
             modes=("gevent", "gevent"),
             settings={"PRESENCE_LEAVE_GRACE": 5, "PRESENCE_WORKER_TIMEOUT": 15},
             tabs=4,
+            is_slow=True,
         ),
         Fault(
             "burst of 5,000",
@@ -446,6 +454,7 @@ FAULTS = {
             modes=("gevent",),
             settings={"PRESENCE_WORKER_TIMEOUT": 15},
             tabs=4,
+            is_slow=True,
         ),
         Fault(
             "long day",
@@ -456,6 +465,7 @@ FAULTS = {
             modes=("gevent",),
             settings=DEFAULTS,
             tabs=4,
+            is_slow=True,
             is_load=True,
         ),
         Fault(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .journal import Record
 from .mirror import Mirror, State
 
+FAULT_KEYS = ("name", "costs_signals", "turns_back", "is_slow")
 FOR_EVER = float("inf")
 LINGER_SECONDS = 3.0
 """How much later than it should a server may let go of a closed connection."""
@@ -25,6 +26,7 @@ class Window(NamedTuple):
     fault: str
     costs_signals: bool
     turns_back: bool
+    is_slow: bool
 
     def meets(self, start: float, end: float) -> bool:
         return self.start <= end and start <= self.end
@@ -160,9 +162,8 @@ class History:
     def _end_window(self, at: float) -> None:
         if self._fault is not None:
             start, about = self._fault
-            self.windows.append(
-                Window(start, at, about["name"], about["costs_signals"], about["turns_back"])
-            )
+            name, *flags = (about[key] for key in FAULT_KEYS)
+            self.windows.append(Window(start, at, name, *flags))
             self._fault = None
         for port, since in self._down.items():
             self.downs.append((since, at, port))
@@ -268,11 +269,15 @@ class History:
         }
 
     def _cut(self, channel: str, stay: Stay) -> Stay:
-        """Who is dropped is in for a while, unless another client of theirs leaves."""
+        """Who is dropped is in for a while, unless another client of theirs leaves or they are
+        evicted."""
         if stay.closed is None or stay.user is None:
             return stay
-        leaves = [at for at in self.leaves[channel, stay.user] if at > stay.closed - LINGER_SECONDS]
-        return stay._replace(end=min([stay.end, *leaves]))
+        ends = [*self.leaves[channel, stay.user]]
+        ends += [begun for begun, _, user in self.evictions if user == stay.user]
+        return stay._replace(
+            end=min([stay.end, *(at for at in ends if at > stay.closed - LINGER_SECONDS)])
+        )
 
 
 def _compare(line: Line, states: dict[str, Any], final: Final) -> None:

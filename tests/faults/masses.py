@@ -16,6 +16,8 @@ from .tab import Connection, Gone
 
 ROOMS = 50
 BEAT_SECONDS = 25
+BUSY_SECONDS = 30
+"""For so long a server may be too busy for some of them."""
 ANSWERED = (OSError, websocket.WebSocketException, AssertionError, Gone)
 
 
@@ -56,11 +58,18 @@ def _enter(name: str, port: int, user: str, journal: Journal, room: str) -> Conn
     """A page of somebody: it enters a room and watches it."""
     journal.write(name, "opened", {"user": user, "port": port, "after": None})
     connection = Connection(name, port, user, journal)
-    ops = [["enter", {"channel": room}], ["subscribe", {"channel": room}]]
-    answer = connection.ask("batch", {"ops": ops})
-    refused = [result for result in answer["results"] if not result["ok"]]
-    assert not refused, refused
+    for event in ("enter", "subscribe"):
+        _insist(connection, event, room)
     return connection
+
+
+def _insist(connection: Connection, event: str, room: str) -> None:
+    """Ask again while the server is too busy, as pages do."""
+    until = time.monotonic() + BUSY_SECONDS
+    while not (answer := connection.ask(event, {"channel": room}))["ok"]:
+        assert answer["error"] == "unavailable", answer
+        assert time.monotonic() < until, answer
+        time.sleep(answer["retry_after"] * random.uniform(1, 2))
 
 
 def _drop(connection: Connection, how: str) -> None:
@@ -88,8 +97,7 @@ class Crowd:
         self._journal.write(name, "opened", {"user": user, "port": self._port, "after": None})
         try:
             connection = Connection(name, self._port, user, self._journal)
-            answer = connection.ask("enter", {"channel": _room(number)})
-            assert answer["ok"], answer
+            _insist(connection, "enter", _room(number))
         except ANSWERED as error:
             self.failures.append(f"{name}: {error!r}")
             return

@@ -55,12 +55,14 @@ def play(
     seed: int,
     rounds: int = 1,
     patience: float = SLACK_SECONDS,
+    framed: bool = True,
     keep: bool = False,
     **options: Any,
 ) -> list[Outcome]:
     """Play these faults on one stage, so many rounds: an outcome for each.
 
     :param patience: how many seconds later than it should a busy machine may heal.
+    :param framed: have a turn without any fault before and after.
     :param keep: leave the logs, and say where.
     """
     outcomes = {fault.name: Outcome(fault.name, ground.name) for fault in faults}
@@ -68,11 +70,13 @@ def play(
     needs = _options_of(faults)
     try:
         with Stage(ground, seed=seed, **needs | options) as stage:
-            _play_without_fault(stage, patience)
+            if framed:
+                _play_without_fault(stage, patience)
             for fault in [fault for _ in range(rounds) for fault in faults]:
                 began.append((time.monotonic(), outcomes[fault.name]))
                 _round(stage, fault, outcomes[fault.name], patience)
-            _play_without_fault(stage, patience)
+            if framed:
+                _play_without_fault(stage, patience)
         records = stage.records()
         if keep:
             print(f"The logs are in {stage.folder}", file=sys.stderr)
@@ -115,8 +119,9 @@ def _round(stage: Stage, fault: Fault, outcome: Outcome, patience: float) -> Non
     _begin_turn(stage, CALM_SECONDS + fault.seconds)
     time.sleep(CALM_SECONDS)
     costs_signals = stage.ground.name in fault.costs_signals
-    about = {"costs_signals": costs_signals, "turns_back": fault.turns_back}
-    stage.mark("fault", {"name": fault.name} | about)
+    about = {"name": fault.name, "costs_signals": costs_signals}
+    about |= {"turns_back": fault.turns_back, "is_slow": fault.is_slow}
+    stage.mark("fault", about)
     fault.act(stage)
     stage.mark("over", fault.name)
     ended = time.monotonic()

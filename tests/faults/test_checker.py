@@ -61,9 +61,8 @@ class Log:
         self.add("node0", "signal", change | more)
 
     def fault(self, name: str = "killed", **about: bool) -> None:
-        self.add(
-            "stage", "fault", {"name": name, "costs_signals": False, "turns_back": False} | about
-        )
+        flags = dict.fromkeys(("costs_signals", "turns_back", "is_slow"), False)
+        self.add("stage", "fault", {"name": name} | flags | about)
 
     def final(self, *users: str, revision: int, channel: str = ROOM) -> None:
         self.add("stage", "final", {"states": {channel: state(*users, revision=revision)}})

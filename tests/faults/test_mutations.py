@@ -20,7 +20,7 @@ def test_a_defence_that_is_missing_is_noticed(name: str, request: pytest.Fixture
 
     for seed in range(TRIES):
         ground = make_ground(mutation.ground, request)
-        (outcome,) = play([fault], ground, seed=seed, mutation=name, patience=3)
+        (outcome,) = play([fault], ground, seed=seed, mutation=name, patience=1, framed=False)
         if any(violation.startswith(mutation.rule) for violation in outcome.violations):
             break
 
