@@ -17,7 +17,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ class Company:
         self._journal = journal
         self._tabs: list[Tab] = []
         self._acting: list[threading.Thread] = []
-        self._idle = threading.Event()
+        self._closed = threading.Event()
 
     def open(self, *, seed: int, tabs: int, ports: list[int]) -> None:
         """Open the tabs; from now on they keep up."""
@@ -83,23 +82,16 @@ class Company:
             Tab(planner, number, ports, self._journal) for number, planner in enumerate(planners)
         ]
         _all([threading.Thread(target=tab.open) for tab in self._tabs])
-        self._idle.set()
         for tab in self._tabs:
             threading.Thread(target=self._keep_up, args=(tab,), daemon=True).start()
 
     def _keep_up(self, tab: Tab) -> None:
-        while True:
-            self._idle.wait()
-            tab.turn.acquire()
-            try:
+        while not self._closed.wait(0.1):
+            with tab.turn:
                 tab.rest()
-            finally:
-                tab.turn.release()
-            time.sleep(0.1)
 
     def act(self, *, seconds: float, count: int) -> None:
         """Begin a turn."""
-        self._idle.clear()
         self._acting = [
             threading.Thread(target=self._act, args=(tab, seconds, count)) for tab in self._tabs
         ]
@@ -115,7 +107,6 @@ class Company:
         """Await the end of the turn: how many operations there were, and what failed."""
         for thread in self._acting:
             thread.join()
-        self._idle.set()
         operations: Counter[str] = Counter()
         for tab in self._tabs:
             operations.update(tab.operations)
@@ -141,7 +132,7 @@ class Company:
 
     def close(self) -> None:
         """Close all tabs."""
-        self._idle.clear()
+        self._closed.set()
         for tab in self._tabs:
             with tab.turn:
                 tab.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import queue
 import threading
 import time
@@ -40,13 +41,13 @@ class Connection(Wire):
         self.mirror = Mirror(user, before)
         self._journal = journal
         super().__init__(port, connect=False)
-        try:
-            self.connect({"user": user, "info": info_of(user)} if user is not None else None)
-            if self.sid is None:
+        auth = "" if user is None else json.dumps({"user": user, "info": info_of(user)})
+        self.send_raw(f"40{self.namespace},{auth}")
+        while self.sid is None:
+            if self.closed.is_set() or self.refused:
+                self.hang_up()
                 raise Gone(self.refused)
-        except BaseException:
-            self.hang_up()
-            raise
+            self._answered.wait(0.2)
 
     def send_raw(self, text: str) -> None:
         self.mirror.sent(text, time.monotonic())
