@@ -38,7 +38,7 @@ Call = partial[Any]
 Hook = Callable[[Call], Any]
 VERBS = [
     *("enter", "hold", "update", "leave", "release", "evict", "renew", "end_worker"),
-    *("members_of_worker", "settle", "state", "tell"),
+    *("members_of_worker", "reset_epoch", "settle", "state", "tell"),
 ]
 
 
@@ -1327,6 +1327,46 @@ def test_what_clients_gave_is_written_again_where_the_store_turned_back(
     state = sql_store.state(ROOM).state
     assert [(user.id, user.meta) for user in state.users] == [("ada", {"n": 1}), ("bob", {"n": 1})]
     assert {change.kind for change in processes["bob"].changes} == {"entered", "updated"}
+
+
+def test_a_store_that_turned_back_and_caught_up_is_found_by_whoever_read_in_between(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    here, there = Process(sql_store, clock), Process(sql_store, clock)
+    here.watch("watcher")
+    here.enter("ada")
+    saved = sql_store.save()
+    for name in ("bob", "cyd"):
+        here.enter(name)
+    here.renew()
+    before = sql_store.state(ROOM).state
+
+    sql_store.go_back(saved)
+    here.watch("late")
+    for name in ("dan", "eve"):
+        there.enter(name)
+    assert sql_store.state(ROOM).state.position == before.position
+    here.loops.heal()
+
+    after = sql_store.state(ROOM).state
+    assert after.epoch != before.epoch
+    assert [state["epoch"] for state in here.inbox("watcher", "state")] == [after.epoch]
+
+
+def test_an_epoch_is_ended_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
+    process = Process(sql_store, clock)
+    process.watch("watcher")
+    process.enter("ada")
+    before = sql_store.state(ROOM).state.epoch
+
+    process.feed.give_up(ROOM, before)
+    sql_store.next("reset_epoch", fail)
+    process.loops.heal()
+    assert sql_store.state(ROOM).state.epoch == before
+    process.loops.heal()
+
+    assert sql_store.state(ROOM).state.epoch != before
 
 
 def test_a_meta_is_written_again_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
