@@ -100,7 +100,8 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        self._journal.write(self._name, "log", {"level": record.levelname, "text": text})
+        about = {"logger": record.name, "level": record.levelname, "text": text}
+        self._journal.write(self._name, "log", about)
 
 
 def _log_signals(app: Flask, journal: Journal, name: str) -> None:

@@ -131,6 +131,7 @@ class Stage:
 
     def start_again(self, number: int) -> None:
         """A server in the place of one that ended."""
+        self._repeat_errors(self.nodes[number])
         self.nodes[number] = self._start_node(number, self.nodes[number].port)
 
     def stop(self) -> None:
@@ -149,7 +150,16 @@ class Stage:
         """Delete the logs."""
         shutil.rmtree(self.folder)
 
+    def _repeat_errors(self, node: Node) -> None:
+        """What raised in a thread that nobody waited for is in no log."""
+        said = "".join(node.errors)
+        if "Traceback" in said:
+            self.complain(f"{node.name}: {said[-2000:]}")
+
     def records(self) -> list[Record]:
+        """What everybody logged; the servers have ended."""
+        for node in self.nodes:
+            self._repeat_errors(node)
         return read(self.folder.glob("*.log"))
 
     def mark(self, kind: str, data: Any = None) -> None:

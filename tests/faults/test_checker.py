@@ -289,9 +289,10 @@ def test_an_answer_that_takes_long_and_an_error_in_a_log_are_found(log: Log) -> 
     number = log.ask("bob", "heartbeat", {})
     log.now += 6
     log.answer("bob", number, stale=[], lost=[])
-    log.add("node0", "log", {"level": "WARNING", "text": "a warning"})
+    for logger, level in (("flask_presence", "WARNING"), ("socketio.server", "ERROR")):
+        log.add("node0", "log", {"logger": logger, "level": level, "text": "It did not work"})
     slow = log.rules()
-    log.add("node0", "log", {"level": "ERROR", "text": "Traceback"})
+    log.add("node0", "log", {"logger": "flask_presence", "level": "ERROR", "text": "Traceback"})
 
     assert slow == {"0 slow"}
     assert log.rules() == {"0 slow", "0 error"}
