@@ -14,6 +14,8 @@ FAULT_KEYS = ("name", "costs_signals", "turns_back", "is_slow")
 FOR_EVER = float("inf")
 LINGER_SECONDS = 3.0
 """How much later than it should a server may let go of a closed connection."""
+EVICTION_SECONDS = 2.0
+"""How long it may take until those are told whom another server evicted."""
 FLEETING = 0.6
 """The part of its grace for which whoever was dropped is in for certain."""
 
@@ -226,7 +228,7 @@ class History:
 
     def _take_evicted(self, record: Record) -> None:
         begun, user = self._evicting.pop(record.who)
-        self.evictions.append((begun, record.at, user))
+        self.evictions.append((begun, record.at + EVICTION_SECONDS, user))
 
     # Who is in
 
