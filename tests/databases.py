@@ -10,7 +10,7 @@ import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -168,9 +168,17 @@ class Database(ABC):
 
 
 def _halt(pid: int) -> None:
-    os.kill(pid, signal.SIGSTOP)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
     threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
-    eventually(lambda: all(") T " in thread.read_text() for thread in threads))
+    eventually(lambda: all(map(_is_still, threads)))
+
+
+def _is_still(thread: Path) -> bool:
+    """Is it halted, or was it about to end anyway?"""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return thread.read_text().rpartition(")")[2].split()[0] in "TZX"
+    return True
 
 
 class PostgreSQL(Database):
