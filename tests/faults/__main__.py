@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -25,9 +26,16 @@ from .play import HEAD, Outcome, play
 
 STORES = ["redis", "postgresql", "sentinel", "mariadb", "sqlite"]
 DATABASES = {"postgresql": PostgreSQL, "mariadb": MariaDB}
+GROUNDS: dict[str, Callable[[], Ground]] = {
+    "redis": RedisGround,
+    "sentinel": SentinelGround,
+    "sqlite": SQLiteGround,
+}
+AT_ONCE = 2
+"""On so many stores faults are played beside one another: they consist of waiting."""
 TOLD = 10
 """Violations of one fault that are told in detail."""
-ROUNDS = 3
+ROUNDS = 2
 LONG_SECONDS = 15
 """A fault that lasts longer is played once."""
 
@@ -35,12 +43,13 @@ LONG_SECONDS = 15
 def main() -> int:
     options = _parse()
     print(HEAD, flush=True)
-    with ExitStack() as stack, ThreadPoolExecutor() as pool:
-        lines = [
-            pool.submit(_play_all, options, faults, make)
-            for faults, make in _queues(options, stack)
-        ]
-        outcomes = [outcome for line in lines for outcome in line.result()]
+    with ExitStack() as stack:
+        queues = list(_queues(options, stack))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            light = [pool.submit(_play_all, options, queue, is_heavy=False) for queue in queues]
+        outcomes = [outcome for line in light for outcome in line.result()]
+        for queue in queues:
+            outcomes += _play_all(options, queue, is_heavy=True)
     violations = sum(len(outcome.violations) for outcome in outcomes)
     operations = sum(outcome.operations for outcome in outcomes)
     print(f"{len(outcomes)} faults, {operations} operations, {violations} violations")
@@ -57,44 +66,52 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _queues(
-    options: argparse.Namespace, stack: ExitStack
-) -> Iterable[tuple[list[Fault], Callable[[], Ground]]]:
-    """What is played one after another, on each store beside the others."""
+class Queue(NamedTuple):
+    """What is played one after another, on new stores of one kind."""
+
+    make: Callable[[], Ground]
+    faults: list[Fault]
+
+
+def _queues(options: argparse.Namespace, stack: ExitStack) -> Iterator[Queue]:
     names = options.fault or [name for name, fault in FAULTS.items() if not fault.is_load]
-    chosen = [FAULTS[name] for name in names]
-    makers: dict[str, Callable[[], Ground]] = {
-        "redis": RedisGround,
-        "sentinel": SentinelGround,
-        "sqlite": SQLiteGround,
-    }
     for store in options.store or STORES:
+        faults = [FAULTS[name] for name in names if store in FAULTS[name].grounds]
+        if not faults:
+            continue
         if store in DATABASES:
             server = DATABASES[store]()
             stack.callback(server.remove)
-            makers[store] = partial(DatabaseGround, server)
-        faults = [fault for fault in chosen if store in fault.grounds]
-        if faults:
-            yield faults, makers[store]
+            yield Queue(partial(DatabaseGround, server), faults)
+        else:
+            yield Queue(GROUNDS[store], faults)
 
 
-def _play_all(
-    options: argparse.Namespace, faults: list[Fault], make: Callable[[], Ground]
-) -> list[Outcome]:
+def _play_all(options: argparse.Namespace, queue: Queue, *, is_heavy: bool) -> list[Outcome]:
     outcomes = []
-    for fault in faults:
-        rounds = 1 if fault.seconds > LONG_SECONDS else options.rounds
-        try:
-            outcomes += play([fault], make(), seed=options.seed, rounds=rounds, keep=options.keep)
-        except Exception:
-            failure = f"0 failed: {traceback.format_exc()}"
-            outcomes.append(Outcome(fault.name, "?", violations=[failure]))
-        print(outcomes[-1].line(), flush=True)
-        for figures in outcomes[-1].figures:
-            print(f"  {figures}", flush=True)
-        for violation in outcomes[-1].violations[:TOLD]:
-            print(f"  {violation}", file=sys.stderr, flush=True)
+    for fault in queue.faults:
+        if fault.is_heavy == is_heavy:
+            outcomes.append(_play(options, fault, queue.make()))
+            _tell(outcomes[-1])
     return outcomes
+
+
+def _play(options: argparse.Namespace, fault: Fault, ground: Ground) -> Outcome:
+    rounds = 1 if fault.seconds > LONG_SECONDS else options.rounds
+    try:
+        (outcome,) = play([fault], ground, seed=options.seed, rounds=rounds, keep=options.keep)
+    except Exception:
+        failure = f"0 failed: {traceback.format_exc()}"
+        return Outcome(fault.name, ground.name, violations=[failure])
+    return outcome
+
+
+def _tell(outcome: Outcome) -> None:
+    print(outcome.line(), flush=True)
+    for figures in outcome.figures:
+        print(f"  {figures}", flush=True)
+    for violation in outcome.violations[:TOLD]:
+        print(f"  {violation}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ class Fault:
     tabs: int = 20
     is_slow: bool = False
     """May answers take longer than they should, as a server stands still or is too busy?"""
+    is_heavy: bool = False
+    """Does it need the whole machine?"""
     is_load: bool = False
     """Is it played only when it is named?"""
 
@@ -445,6 +447,7 @@ FAULTS = {
             settings={"PRESENCE_LEAVE_GRACE": 5, "PRESENCE_WORKER_TIMEOUT": 15},
             tabs=4,
             is_slow=True,
+            is_heavy=True,
         ),
         Fault(
             "burst of 5,000",
@@ -455,6 +458,7 @@ FAULTS = {
             settings={"PRESENCE_WORKER_TIMEOUT": 15},
             tabs=4,
             is_slow=True,
+            is_heavy=True,
         ),
         Fault(
             "long day",
@@ -466,6 +470,7 @@ FAULTS = {
             settings=DEFAULTS,
             tabs=4,
             is_slow=True,
+            is_heavy=True,
             is_load=True,
         ),
         Fault(
