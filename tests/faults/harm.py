@@ -300,6 +300,9 @@ def storm(stage: Stage) -> None:
 
 
 def burst(stage: Stage) -> None:
+    """Twice: what Python keeps after the first time, it has for the second."""
+    stage.mass("burst", port=stage.nodes[0].port, clients=MANY)
+    stage.await_quiet()
     with stage.same_figures(within=30):
         stage.mass("burst", port=stage.nodes[0].port, clients=MANY)
 
@@ -308,6 +311,7 @@ def long_day(stage: Stage) -> None:
     """What the first crowd leaves behind, such as memory that Python keeps, is there before."""
     port = stage.nodes[0].port
     stage.mass("burst", port=port, clients=MANY)
+    stage.await_quiet()
     with stage.same_figures(within=90):
         stage.mass("day", port=port, clients=MANY, seconds=300, rate=20, seed=stage.seed)
 

@@ -97,11 +97,10 @@ class Crowd:
         self._journal.write(name, "opened", {"user": user, "port": self._port, "after": None})
         try:
             connection = Connection(name, self._port, user, self._journal)
+            self.connections[number] = connection
             _insist(connection, "enter", _room(number))
         except ANSWERED as error:
             self.failures.append(f"{name}: {error!r}")
-            return
-        self.connections[number] = connection
 
     def close(self, number: int, how: str) -> None:
         connection, self.connections[number] = self.connections[number], None

@@ -68,8 +68,9 @@ def play(
     outcomes = {fault.name: Outcome(fault.name, ground.name) for fault in faults}
     began: list[tuple[float, Outcome]] = []
     needs = _options_of(faults)
+    stage = Stage(ground, seed=seed, **needs | options)
     try:
-        with Stage(ground, seed=seed, **needs | options) as stage:
+        with stage:
             if framed:
                 _play_without_fault(stage, patience)
             for fault in [fault for _ in range(rounds) for fault in faults]:
@@ -78,16 +79,16 @@ def play(
             if framed:
                 _play_without_fault(stage, patience)
         records = stage.records()
+    finally:
         if keep:
             print(f"The logs are in {stage.folder}", file=sys.stderr)
         else:
             stage.remove()
-    finally:
         ground.stop()
-    grace = needs["settings"].get("PRESENCE_LEAVE_GRACE", GRACE)
     for record in records:
         if record.kind == "figures":
             outcomes[faults[-1].name].figures.append(str(record.data))
+    grace = needs["settings"].get("PRESENCE_LEAVE_GRACE", GRACE)
     for violation in checker.check(records, grace=grace):
         whose = [outcome for at, outcome in began if at <= violation.at]
         (whose or [began[0][1]])[-1].violations.append(str(violation))

@@ -38,6 +38,7 @@ SETTINGS: dict[str, Any] = {
 }
 MODES = ["threading", "gevent"]
 LOOK_SECONDS = 0.25
+QUIET_SECONDS = 4.0
 
 
 class Stage:
@@ -192,6 +193,16 @@ class Stage:
         self.mark("figures", {"before": before, "after": self._figures()})
         for name in grown:
             self.complain(f"{name} grew: {before} became {self._figures()}")
+
+    def await_quiet(self) -> None:
+        """Await that the first server and the store let go of nothing more."""
+        before: Any = None
+        while before != (now := self._rough_figures()):
+            before = now
+            time.sleep(QUIET_SECONDS)
+
+    def _rough_figures(self) -> dict[str, int]:
+        return {name: figure // SPARE[name] for name, figure in self._figures().items()}
 
     def _figures(self) -> dict[str, int]:
         return self.nodes[0].figures() | {"stored": self.ground.size()}
