@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from databases import MariaDB, PostgreSQL
 
 from .grounds import DatabaseGround, Ground, RedisGround, SentinelGround, SQLiteGround
-from .harm import FAULTS, Fault
 from .play import HEAD, Outcome, play
+from .table import FAULTS, Fault
 
 STORES = ["redis", "postgresql", "sentinel", "mariadb", "sqlite"]
 DATABASES = {"postgresql": PostgreSQL, "mariadb": MariaDB}

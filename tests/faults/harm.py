@@ -1,4 +1,4 @@
-"""The faults: what is done to a stage, for how long, and what it may cost."""
+"""What is done to a stage while its tabs go on: one function for each fault."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import requests
 from proxy import Link
@@ -17,44 +15,14 @@ from proxy import Link
 from .grounds import RedisGround, SentinelGround, ServerGround
 from .node import Node
 from .plan import CHANNELS
-from .stage import GRACE, HEARTBEAT, RECONCILE, WORKER_TIMEOUT, Stage
+from .stage import WORKER_TIMEOUT, Stage
 
 RENEWAL = WORKER_TIMEOUT / 3
-BOTH = ("redis", "postgresql")
-EVERY = (*BOTH, "mariadb", "sqlite")
-SQL = ("postgresql", "mariadb")
-"""There a reply that is lost is lost; Redis is asked again, and says what it did."""
 LEASE_OVER = WORKER_TIMEOUT + 1.5
 """Seconds after which a worker that does not renew is found dead."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that goes wrong for ``seconds``, in the middle of what all others do.
-
-    ``heals_within`` are seconds after its end. ``costs_signals`` names the stores on which a
-    process died, or did not learn what the store did for it, so that some changes were signalled by
-    nobody. ``turns_back``: the store forgot its last writes, so that revisions may come twice until
-    somebody noticed. ``environments``: what each server's environment has in addition, by a folder.
-    """
-
-    name: str
-    act: Callable[[Stage], None]
-    seconds: float = 1.0
-    heals_within: float = 3 * RENEWAL + HEARTBEAT + GRACE
-    grounds: tuple[str, ...] = BOTH
-    costs_signals: tuple[str, ...] = ()
-    turns_back: bool = False
-    modes: tuple[str, ...] = ("threading", "gevent")
-    settings: dict[str, Any] = field(default_factory=dict)
-    environments: Callable[[Path], list[dict[str, str]]] = lambda folder: []
-    tabs: int = 20
-    is_slow: bool = False
-    """May answers take longer than they should, as a server stands still or is too busy?"""
-    is_heavy: bool = False
-    """Does it need the whole machine?"""
-    is_load: bool = False
-    """Is it played only when it is named?"""
+MANY = 5000
+BULKY = "/room/99"
+"""A channel of those alone who do not read."""
 
 
 def _one_of(stage: Stage) -> int:
@@ -275,11 +243,11 @@ def _clock_of_others(folder: Path, **how: str) -> list[dict[str, str]]:
     return [{}, faked | how]
 
 
-def _clock_off(offset: str) -> Callable[[Path], list[dict[str, str]]]:
+def clock_off(offset: str) -> Callable[[Path], list[dict[str, str]]]:
     return lambda folder: _clock_of_others(folder, FAKETIME=offset)
 
 
-def _clock_in_file(folder: Path) -> list[dict[str, str]]:
+def clock_in_file(folder: Path) -> list[dict[str, str]]:
     (folder / CLOCK).write_text("+0\n")
     how = {"FAKETIME_TIMESTAMP_FILE": str(folder / CLOCK), "FAKETIME_NO_CACHE": "1"}
     return _clock_of_others(folder, **how)
@@ -355,133 +323,3 @@ def many(*families: Sequence[Callable[[Stage], None]]) -> Callable[[Stage], None
 def _one_by_one(stage: Stage, acts: Iterable[Callable[[Stage], None]]) -> None:
     for act in acts:
         act(stage)
-
-
-MANY = 5000
-
-BULKY = "/room/99"
-"""A channel of those alone who do not read."""
-
-AFTER_DEATH = LEASE_OVER + HEARTBEAT + GRACE
-AFTER_LOSS = RECONCILE + 3 * RENEWAL + HEARTBEAT + GRACE
-
-DEFAULTS: dict[str, Any] = {
-    "PRESENCE_WORKER_TIMEOUT": 15,
-    "PRESENCE_PRUNE_INTERVAL": 2,
-    "PRESENCE_LEAVE_GRACE": 5,
-    "PRESENCE_HEARTBEAT_INTERVAL": 25,
-}
-
-FAULTS = {
-    fault.name: fault
-    for fault in [
-        Fault("nothing", nothing, 2, grounds=EVERY),
-        Fault("killed", kill, 1.5, AFTER_DEATH, EVERY, costs_signals=EVERY),
-        Fault("killed for good", kill_for_good, LEASE_OVER + 1, costs_signals=BOTH),
-        Fault(
-            "killed after a commit", kill_before_announcing, 1.5, AFTER_DEATH, costs_signals=BOTH
-        ),
-        Fault("halted", halt, LEASE_OVER, AFTER_DEATH, is_slow=True),
-        Fault("halted briefly", halt_briefly, RENEWAL, is_slow=True),
-        Fault("rolling restart", roll, 4, AFTER_DEATH, costs_signals=BOTH),
-        Fault("store restarted", restart, 1, AFTER_LOSS, costs_signals=BOTH),
-        Fault("store emptied", empty, 0.5, AFTER_LOSS),
-        Fault("store torn", tear, 0.5, AFTER_LOSS, turns_back=True),
-        Fault("older snapshot", turn_back, 2, AFTER_LOSS, costs_signals=BOTH, turns_back=True),
-        Fault("all crashed", crash, 3, AFTER_LOSS, costs_signals=BOTH, turns_back=True),
-        Fault("frozen 5 s", freezing(5), 6.5, AFTER_DEATH, costs_signals=BOTH),
-        Fault("frozen 30 s", freezing(30), 31.5, AFTER_DEATH, costs_signals=BOTH),
-        Fault("replies dropped", drop_replies, 2, costs_signals=SQL),
-        Fault("muted", mute, 2, AFTER_DEATH, costs_signals=BOTH),
-        Fault("connections cut", cut, 3, AFTER_DEATH, (*BOTH, "mariadb"), costs_signals=SQL),
-        Fault("scripts forgotten", forget_scripts, 1, grounds=("redis",)),
-        Fault("deafened", deafen, 2, grounds=("redis",)),
-        Fault(
-            "failover",
-            fail_over,
-            2,
-            AFTER_LOSS + 5,
-            grounds=("sentinel",),
-            costs_signals=("sentinel",),
-            turns_back=True,
-        ),
-        Fault("queue down", lose_queue, 2, 5 * RENEWAL + HEARTBEAT, ("postgresql", "sqlite")),
-        *[
-            Fault(
-                f"clock an hour {way}",
-                kill_the_first,
-                LEASE_OVER + 1,
-                costs_signals=BOTH,
-                environments=_clock_off(offset),
-            )
-            for way, offset in (("ahead", "+1h"), ("behind", "-1h"))
-        ],
-        Fault(
-            "clock set back",
-            set_clock_back,
-            LEASE_OVER + 2.5,
-            AFTER_DEATH,
-            costs_signals=BOTH,
-            environments=_clock_in_file,
-        ),
-        Fault("eight pruners", prune_at_once, LEASE_OVER + 1, costs_signals=BOTH),
-        Fault(
-            "many at random",
-            many(SERVER_FAULTS, STORE_FAULTS, NETWORK_FAULTS),
-            8,
-            AFTER_LOSS + LEASE_OVER,
-            costs_signals=BOTH,
-            is_slow=True,
-        ),
-        Fault(
-            "many that turn back",
-            many(SERVER_FAULTS, TURNING_FAULTS, NETWORK_FAULTS),
-            8,
-            AFTER_LOSS + LEASE_OVER,
-            costs_signals=BOTH,
-            is_slow=True,
-            turns_back=True,
-        ),
-        Fault(
-            "reload storm",
-            storm,
-            20,
-            AFTER_DEATH + 5,
-            modes=("gevent", "gevent"),
-            settings={"PRESENCE_LEAVE_GRACE": 5, "PRESENCE_WORKER_TIMEOUT": 15},
-            tabs=4,
-            is_slow=True,
-            is_heavy=True,
-        ),
-        Fault(
-            "burst of 5,000",
-            burst,
-            20,
-            AFTER_DEATH,
-            modes=("gevent",),
-            settings={"PRESENCE_WORKER_TIMEOUT": 15},
-            tabs=4,
-            is_slow=True,
-            is_heavy=True,
-        ),
-        Fault(
-            "long day",
-            long_day,
-            330,
-            AFTER_DEATH,
-            grounds=("redis",),
-            modes=("gevent",),
-            settings=DEFAULTS,
-            tabs=4,
-            is_slow=True,
-            is_heavy=True,
-            is_load=True,
-        ),
-        Fault(
-            "silent subscribers",
-            silence,
-            8,
-            settings={"SOCKETIO": {"ping_interval": 2, "ping_timeout": 2}},
-        ),
-    ]
-}

@@ -11,8 +11,8 @@ from typing import Any
 
 from . import checker
 from .grounds import Ground
-from .harm import Fault
 from .stage import GRACE, Stage
+from .table import Fault
 
 CALM_SECONDS = 1.0
 DEEDS_PER_SECOND = 5

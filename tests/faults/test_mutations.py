@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .harm import FAULTS
 from .mutations import MUTATIONS
 from .play import play
+from .table import FAULTS
 from .test_short_round import make_ground
 
 TRIES = 3

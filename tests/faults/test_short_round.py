@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from .grounds import DatabaseGround, Ground, RedisGround, SQLiteGround
-from .harm import FAULTS
 from .play import play
+from .table import FAULTS
 
 SHORT = {
     "redis": [
