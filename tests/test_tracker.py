@@ -1354,6 +1354,24 @@ def test_a_store_that_turned_back_and_caught_up_is_found_by_whoever_read_in_betw
     assert [state["epoch"] for state in here.inbox("watcher", "state")] == [after.epoch]
 
 
+def test_what_clients_gave_is_written_again_where_another_server_took_the_place_of_the_store(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    process = Process(sql_store, clock)
+    process.enter("ada")
+    saved = sql_store.save()
+    process.connections.update("ada", ROOM, '{"n":1}')
+    process.reconcile()
+    assert sql_store.calls["enter"] == 1
+
+    sql_store.go_back(saved)
+    sql_store.has_begun_anew = lambda: True
+    process.reconcile()
+
+    assert sql_store.state(ROOM).state.users[0].meta == {"n": 1}
+
+
 def test_an_epoch_is_ended_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
     process = Process(sql_store, clock)
     process.watch("watcher")

@@ -328,6 +328,9 @@ class Holdings:
             ]
         )
         self._give_up(theirs - {Key(channel, client.id) for channel, client, _ in mine})
+        if self._backend.has_begun_anew():
+            self._unwritten.update(held.channel for held in mine)
+        self.write_again(())
         self._reconciled_at = self._clock()
 
     def _give_up(self, keys: Iterable[Key]) -> None:
