@@ -295,24 +295,6 @@ def test_a_server_that_comes_back_is_found(
     second.stop()
 
 
-def test_a_server_that_started_again_is_said_to_have_begun_anew_once(
-    make: Callable[..., RedisBackend], tmp_path: Path, hurried: None
-) -> None:
-    server = Redis(tmp_path)
-    backend = make(server.url)
-    enter(backend)
-    assert not backend.has_begun_anew()
-
-    server.stop()
-    server.start()
-    for _ in range(2):
-        enter(backend)
-
-    assert backend.has_begun_anew()
-    assert not backend.has_begun_anew()
-    server.stop()
-
-
 # A server that will not do
 
 

@@ -108,7 +108,8 @@ class Server:
         return time.monotonic() < self._failing_until
 
     def doubt(self) -> None:
-        """The server may be away: whoever asks next waits for one answer, not for two."""
+        """The server may be away, or another one: whoever asks next waits for one answer, not for
+        two, and looks."""
         self._is_checked = False
 
     def check(self) -> None:
