@@ -239,6 +239,8 @@ FAKETIME = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.
 
 def _clock_of_others(folder: Path, **how: str) -> list[dict[str, str]]:
     """The second server's wall clock is not that of the machine, while its monotonic one is."""
+    if not FAKETIME:
+        raise RuntimeError("libfaketime is missing; on Debian: apt-get install faketime")
     faked = {"LD_PRELOAD": FAKETIME[0], "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     return [{}, faked | how]
 
