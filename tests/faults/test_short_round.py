@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from processes import HERE
 
 from .grounds import DatabaseGround, Ground, RedisGround, SQLiteGround
 from .play import play
@@ -28,7 +32,6 @@ SHORT = {
         "older snapshot",
         "many at random",
     ],
-    "sqlite": ["nothing", "killed"],
 }
 
 
@@ -51,3 +54,20 @@ def test_whatever_goes_wrong_no_invariant_is_violated(
     }
     assert violations == {}
     assert all(outcome.operations > 50 for outcome in outcomes)
+
+
+def test_the_command_prints_a_row_for_each_fault_and_what_it_adds_up_to() -> None:
+    words = ["--store", "sqlite", "--fault", "nothing", "--fault", "killed", "--rounds", "1"]
+
+    run = subprocess.run(
+        [sys.executable, "-m", "faults", *words], cwd=HERE, capture_output=True, text=True
+    )
+
+    head, *rows, last = run.stdout.splitlines()
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert head.split()[:4] == ["fault", "store", "rounds", "operations"]
+    assert [row.split()[:3] for row in rows] == [
+        ["nothing", "sqlite", "1"],
+        ["killed", "sqlite", "1"],
+    ]
+    assert re.fullmatch(r"2 faults, \d+ operations, 0 violations", last)
