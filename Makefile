@@ -8,12 +8,14 @@ TSC := node_modules/.bin/tsc
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run run-cluster test lint clean debian
+.PHONY: help run run-cluster test faults load lint clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
 	@echo "make run-cluster    the same from two gunicorn workers, which share a Redis of their own"
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
+	@echo "make faults kill, freeze, cut and empty real servers and stores for 20 minutes, and check what holds"
+	@echo "make load   5,000 clients on one server for five minutes"
 	@echo "make lint   only ruff, mypy and the import contracts"
 	@echo "make clean  remove what was built or installed in this folder"
 
@@ -28,6 +30,12 @@ test: debian lint $(TSC)
 	node --test tests/js/*.test.*js
 	$(TSC) -p tests/js/types
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+
+faults: debian $(VENV)/test.stamp
+	cd tests && ../$(BIN)/python -m faults
+
+load: debian $(VENV)/test.stamp
+	cd tests && ../$(BIN)/python -m faults --fault "long day"
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -23,7 +23,13 @@ from wire import Wire
 
 from flask_presence import Presence
 
-BY_STORE = ("test_backends.py", "test_state_machine.py", "test_wire.py")
+BY_STORE = (
+    "test_backends.py",
+    "test_mutations.py",
+    "test_short_round.py",
+    "test_state_machine.py",
+    "test_wire.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,7 +37,7 @@ class Server:
         self.process = subprocess.Popen(
             self._command(port),
             cwd=HERE,
-            env=os.environ | {"TEST_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"},
+            env=self._environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,6 +56,9 @@ class Server:
 
     def _command(self, port: int) -> list[str]:
         return [sys.executable, "server.py", str(port)]
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"TEST_CONFIG": json.dumps(self.config), "PYTHONUNBUFFERED": "1"}
 
     def _read_output(self) -> None:
         assert self.process.stdout is not None

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete
+from sqlalchemy import create_engine, delete, insert, select
 
 from flask_presence import BackendUnavailable, ChannelConfig, signals
 from flask_presence.backends.base import SLICE, Command, Key
@@ -39,7 +39,7 @@ Call = partial[Any]
 Hook = Callable[[Call], Any]
 VERBS = [
     *("enter", "hold", "update", "leave", "release", "evict", "renew", "end_worker"),
-    *("members_of_worker", "settle", "state", "tell"),
+    *("members_of_worker", "reset_epoch", "settle", "state", "tell"),
 ]
 
 
@@ -97,6 +97,20 @@ class SQLStore(Hooked, SQLAlchemyBackend):
         with self.engine.begin() as connection:
             for table in tables:
                 connection.execute(delete(table))
+
+    def save(self) -> dict[Any, list[Any]]:
+        with self.engine.begin() as connection:
+            return {
+                table: [dict(row) for row in connection.execute(select(table)).mappings()]
+                for table in self.tables.all
+            }
+
+    def go_back(self, saved: dict[Any, list[Any]]) -> None:
+        self.lose(*saved)
+        with self.engine.begin() as connection:
+            for table, rows in saved.items():
+                if rows:
+                    connection.execute(insert(table), rows)
 
     def lose_data(self) -> None:
         self.lose(*self.tables.all)
@@ -1292,6 +1306,102 @@ def test_members_that_the_store_lost_are_back_within_one_reconcile(
     process.reconcile()
 
     assert users(sql_store) == ["ada", "bob"]
+
+
+def test_what_clients_gave_is_written_again_where_the_store_turned_back(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    processes = {name: Process(sql_store, clock) for name in ("ada", "bob")}
+    for name, process in processes.items():
+        process.enter(name)
+        process.watch(name)
+    saved = sql_store.save()
+    for name, process in processes.items():
+        process.connections.update(name, ROOM, '{"n":1}')
+        process.renew()
+
+    sql_store.go_back(saved)
+    for process in [*processes.values()] * 3:
+        process.renew()
+
+    state = sql_store.state(ROOM).state
+    assert [(user.id, user.meta) for user in state.users] == [("ada", {"n": 1}), ("bob", {"n": 1})]
+    assert {change.kind for change in processes["bob"].changes} == {"entered", "updated"}
+
+
+def test_a_store_that_turned_back_and_caught_up_is_found_by_whoever_read_in_between(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    here, there = Process(sql_store, clock), Process(sql_store, clock)
+    here.watch("watcher")
+    here.enter("ada")
+    saved = sql_store.save()
+    for name in ("bob", "cyd"):
+        here.enter(name)
+    here.renew()
+    before = sql_store.state(ROOM).state
+
+    sql_store.go_back(saved)
+    here.watch("late")
+    for name in ("dan", "eve"):
+        there.enter(name)
+    assert sql_store.state(ROOM).state.position == before.position
+    here.loops.heal()
+
+    after = sql_store.state(ROOM).state
+    assert after.epoch != before.epoch
+    assert [state["epoch"] for state in here.inbox("watcher", "state")] == [after.epoch]
+
+
+def test_what_clients_gave_is_written_again_where_another_server_took_the_place_of_the_store(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    process = Process(sql_store, clock)
+    process.enter("ada")
+    saved = sql_store.save()
+    process.connections.update("ada", ROOM, '{"n":1}')
+    process.reconcile()
+    assert sql_store.calls["enter"] == 1
+
+    sql_store.go_back(saved)
+    sql_store.has_begun_anew = lambda: True
+    process.reconcile()
+
+    assert sql_store.state(ROOM).state.users[0].meta == {"n": 1}
+
+
+def test_an_epoch_is_ended_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
+    process = Process(sql_store, clock)
+    process.watch("watcher")
+    process.enter("ada")
+    before = sql_store.state(ROOM).state.epoch
+
+    process.feed.give_up(ROOM, before)
+    sql_store.next("reset_epoch", fail)
+    process.loops.heal()
+    assert sql_store.state(ROOM).state.epoch == before
+    process.loops.heal()
+
+    assert sql_store.state(ROOM).state.epoch != before
+
+
+def test_a_meta_is_written_again_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
+    process = Process(sql_store, clock)
+    process.enter("ada")
+    process.watch("ada")
+    saved = sql_store.save()
+    process.connections.update("ada", ROOM, '{"n":1}')
+    process.renew()
+
+    sql_store.go_back(saved)
+    sql_store.next("enter", fail)
+    for _ in range(4):
+        process.renew()
+
+    assert sql_store.state(ROOM).state.users[0].meta == {"n": 1}
 
 
 def test_clearing_a_channel_costs_a_handful_of_writes(process: Process, store: MemoryStore) -> None:

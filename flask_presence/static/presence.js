@@ -92,6 +92,11 @@
     return fold.synced ? [fold.epoch, fold.covered[0][1]] : null;
   }
 
+  /** Of a position that was reached, a state is behind only where the store went back to an older snapshot. */
+  function isBehind(state, position) {
+    return position !== null && state.epoch === position[0] && state.revision < position[1];
+  }
+
   function hasGap(fold) {
     return fold.covered.length > 1;
   }
@@ -420,13 +425,15 @@
     call() {
       const channel = this.channel.name;
       if (!this.on) return ["unsubscribe", { channel }];
-      const position = positionOf(this.channel.fold);
-      return ["subscribe", position ? { channel, position } : { channel }];
+      this.asked = positionOf(this.channel.fold);
+      return ["subscribe", this.asked ? { channel, position: this.asked } : { channel }];
     }
 
     accept(result) {
       super.accept();
-      if (result.state) this.channel.takeState(result.state);
+      const { state } = result;
+      if (state && isBehind(state, this.asked)) this.channel.takeState(state, emptyFold());
+      else if (state) this.channel.takeState(state);
     }
 
     refuse(error) {
@@ -511,9 +518,9 @@
       this._become(applyState(this.fold, state));
     }
 
-    takeState(state) {
+    takeState(state, known = this.fold) {
       if (!this.subscription.on) return;
-      const fold = applyState(this.fold, state);
+      const fold = applyState(known, state);
       if (!fold.needsState && !hasGap(fold)) this.refresh.cancel();
       this._become(fold, "sync");
     }

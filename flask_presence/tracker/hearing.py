@@ -29,6 +29,11 @@ class Hearing:
         )
 
     def changed(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        first, last = changes[0], changes[-1]
+        if self._parts.feed.note_heard(first.channel, first.epoch, first.revision, last.revision):
+            self.on_owed()
         self._parts.announcer.hear(changes)
 
     def told(self) -> None:

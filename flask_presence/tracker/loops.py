@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from ..errors import PresenceError
 from .commands import Commands
 from .connections import Connections
 from .hearing import Hearing
@@ -133,7 +134,10 @@ class Loops:
         """Obey what other processes told, and put right what is not."""
         while self._renewed:
             self._take(self._renewed.popleft())
+        attempt(self._end_epochs, "begin another epoch")
         attempt(self._holdings.put_back, "put clients back")
+        others = self._parts.feed.take_others()
+        attempt(lambda: self._holdings.write_again(others), "write again what the store lost")
         attempt(self._holdings.end_silence, "end silent clients")
         attempt(self._hearing.interest.sweep, "listen to fewer channels")
         for channel in self._parts.feed.owed():
@@ -157,7 +161,17 @@ class Loops:
             diffs_arrive=self._parts.rooms.crosses_processes,
             hears=self._parts.rooms.hears,
         )
-        for channel in [*verdict.rolled_back, *verdict.behind]:
+        for channel in verdict.behind:
             self._parts.feed.owe(channel)
         for channel, epoch in verdict.rolled_back.items():
-            self._parts.backend.reset_epoch(channel, epoch, new_epoch())
+            self._parts.feed.give_up(channel, epoch)
+
+    def _end_epochs(self) -> None:
+        """Begin another epoch where the store turned back, and have everyone take the state."""
+        for channel, epoch in self._parts.feed.take_given_up().items():
+            try:
+                self._parts.backend.reset_epoch(channel, epoch, new_epoch())
+            except PresenceError:
+                self._parts.feed.give_up(channel, epoch)
+                raise
+            self._parts.feed.owe(channel)

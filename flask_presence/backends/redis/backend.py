@@ -316,6 +316,10 @@ class RedisBackend(Backend):
     def check(self) -> None:
         self.server.check()
 
+    def has_begun_anew(self) -> bool:
+        begun, self.server.has_begun_anew = self.server.has_begun_anew, False
+        return begun
+
     def publish(self, message: str) -> None:
         self.server.run_once("publish", message)
 

@@ -131,6 +131,8 @@ class RedisListener(Listener):
         except BaseException:
             pubsub.close()
             raise
+        # It may be another server by now, or another run of the same one.
+        self._server.doubt()
         with self._lock:
             self._pubsub, self._broken = pubsub, False
             self._awaited = {self._commands, self._messages}

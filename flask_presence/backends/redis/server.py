@@ -81,6 +81,9 @@ class Server:
         self._ahead: float | None = None
         """Milliseconds between the server's clock and this process's."""
         self._is_checked = False
+        self._run_id: str | None = None
+        self.has_begun_anew = False
+        """Has the server begun another run since somebody set this to false?"""
         self._failing_until = float("-inf")
         self._failure = ""
 
@@ -105,7 +108,8 @@ class Server:
         return time.monotonic() < self._failing_until
 
     def doubt(self) -> None:
-        """The server may be away: whoever asks next waits for one answer, not for two."""
+        """The server may be away, or another one: whoever asks next waits for one answer, not for
+        two, and looks."""
         self._is_checked = False
 
     def check(self) -> None:
@@ -132,7 +136,13 @@ class Server:
             self.client.connection_pool.disconnect()
             self._refuse(problem)
         self._is_checked = True
+        self._note_run(info.get("run_id"))
         return info
+
+    def _note_run(self, run_id: str | None) -> None:
+        if self._run_id not in (None, run_id):
+            self.has_begun_anew = True
+        self._run_id = run_id
 
     def _ask(self) -> dict[str, Any]:
         seconds, microseconds = self.client.time()
@@ -165,6 +175,8 @@ class Server:
         try:
             return self._send(script, operation, args)
         except (redis.ConnectionError, redis.TimeoutError):
+            # It may be another server by now, or another run of this one.
+            self.doubt()
             return self._send(script, operation, args)
 
     def _send(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
