@@ -255,6 +255,27 @@ def test_another_namespace_of_the_same_connection_is_within_reach(make_app: Make
 # Refusals
 
 
+def test_when_somebody_was_last_seen_goes_by_the_clock_of_the_kit(
+    app: Flask, presence: Presence, kit: PresenceKit
+) -> None:
+    ada = kit.connect(auth={"user": "ada"})
+    ada.enter(ROOM)
+
+    ada.disconnect()
+    with app.app_context():
+        at_once = presence.last_seen(["ada"])["ada"]
+    kit.clock.advance(90)
+    with app.app_context():
+        later = presence.last_seen(["ada"])["ada"]
+    kit.clock.advance(app.extensions["presence"].settings.last_seen_retention)
+    with app.app_context():
+        in_the_end = presence.last_seen(["ada"])["ada"]
+
+    assert at_once is not None
+    assert later == at_once
+    assert in_the_end is None
+
+
 @pytest.mark.parametrize(
     ("ask", "code"),
     [
