@@ -14,16 +14,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["deployment"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
-default_role = "py:obj"
+default_role = "any"
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 80
-nitpick_ignore_regex = [
-    # Types of the standard library and of other packages: their docs are not at hand offline.
-    ("py:.*", r"(?!flask_presence).*"),
-]
 
 html_theme = "furo"
 html_title = f"Flask-Presence {release}"
