@@ -32,6 +32,7 @@ from flask_presence.model import Change, Member, State
 from flask_presence.testing.fold import fold_changes
 
 LEASE, DRAIN, GRACE, TIMEOUT, RETENTION = 15.0, 15.0, 5.0, 60.0, 100.0
+SEEN_RETENTION = 200.0
 ROOMS = ["/room/1", "/room/2"]
 USERS = ["ann", "bob"]
 STEPS = [0.7001, 3.3013, 6.1007, 20.3003, 61.7009, 150.0011]
@@ -67,6 +68,7 @@ class Machine(RuleBasedStateMachine):
         """Start with an empty store."""
         self.model = World(self.now)
         self.backend = self.store.make(lambda: self.now)
+        self.backend.last_seen_retention = SEEN_RETENTION
         self.backend.prepare()
         self.slots = [Slot(), Slot(), Slot()]
         self.callers: dict[str, str | None] = {}
@@ -472,7 +474,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def drop_empty_channels(self) -> None:
-        expected = self.model.drop_empty_channels(RETENTION)
+        expected = self.model.drop_empty_channels(RETENTION, SEEN_RETENTION)
         self.same(expected, lambda backend: backend.drop_empty_channels(RETENTION))
 
     @rule()
@@ -485,6 +487,19 @@ class Machine(RuleBasedStateMachine):
         for slot in self.slots:
             if not slot.is_frozen:
                 self.renew(slot)
+
+    @invariant()
+    def users_were_last_seen_at_the_same_moment(self) -> None:
+        found = self.backend.last_seen([*USERS, "nobody"])
+        assert found.keys() == {*USERS, "nobody"}
+        assert found["nobody"] is None
+        for user in USERS:
+            moment, expected = found[user], self.model.last_seen(user)
+            if expected is None or moment is None:
+                assert moment is expected
+            else:
+                # A store counts in whole milliseconds.
+                assert abs(moment.timestamp() - expected) < 0.003
 
     @invariant()
     def readers_without_a_clock_agree(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +128,11 @@ class SQLStep:
             self._connection.execute(
                 delete(members).where(members.c.channel == name, members.c.client_id.in_(some))
             )
+
+    def keep_seen(self, until: Mapping[str, int | None]) -> None:
+        # In the order of their ids, lest two steps lock each other out.
+        if self._backend.last_seen_retention:
+            self._backend.seen.keep(self._connection, dict(sorted(until.items())))
 
     def may_hold(self, worker: str) -> bool:
         workers = self._tables.workers
