@@ -19,6 +19,7 @@ MakeApp = Callable[..., tuple[Flask, Presence]]
 IMPORT = (
     '{% from "flask_presence/macros.html" import presence_client, presence_count, presence_users %}'
 )
+OWN_SCRIPTS = ["/presence/static/presence.js", "/presence/static/elements.js"]
 HOSTILE = ['"><script>alert(1)</script>', "'><img src=x onerror=alert(1)>", "</script>&amp;"]
 
 
@@ -170,7 +171,7 @@ def test_everything_that_the_client_loads_from_here_is_served(
             assert response.mimetype == kind
 
 
-@pytest.mark.parametrize("name", ["presence.js", "presence.mjs", "presence.d.ts"])
+@pytest.mark.parametrize("name", ["presence.js", "elements.js", "presence.mjs", "presence.d.ts"])
 def test_the_files_of_the_client_are_served_below_the_url_prefix(app: Flask, name: str) -> None:
     with app.test_client().get(f"/presence/static/{name}") as response:
         assert response.status_code == 200
@@ -186,7 +187,7 @@ def test_the_socketio_client_is_the_copy_in_the_package_and_comes_first(
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == ["/presence/static/presence.mjs", "/presence/static/presence.js"]
+    assert sources_of(page) == ["/presence/static/presence.mjs", *OWN_SCRIPTS]
 
 
 def test_without_a_copy_in_the_package_the_client_comes_from_its_cdn_with_its_hash(
@@ -196,7 +197,7 @@ def test_without_a_copy_in_the_package_the_client_comes_from_its_cdn_with_its_ha
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == [CDN_URL, "/presence/static/presence.js"]
+    assert sources_of(page) == [CDN_URL, *OWN_SCRIPTS]
     (cdn,) = [attrs for attrs, _ in page.all("script") if attrs.get("src") == CDN_URL]
     assert cdn["integrity"] == CDN_INTEGRITY
     assert cdn["crossorigin"] == "anonymous"
@@ -208,7 +209,7 @@ def test_the_socketio_client_comes_from_where_the_setting_says(make_app: MakeApp
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == [url, "/presence/static/presence.js"]
+    assert sources_of(page) == [url, *OWN_SCRIPTS]
 
 
 def test_no_socketio_client_is_loaded_where_the_page_has_it(make_app: MakeApp) -> None:
@@ -216,7 +217,7 @@ def test_no_socketio_client_is_loaded_where_the_page_has_it(make_app: MakeApp) -
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == ["/presence/static/presence.js"]
+    assert sources_of(page) == OWN_SCRIPTS
 
 
 # Counts and users
