@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from blinker import NamedSignal
-from pages import DOCS, PAGES, ROOT, table, words
+from docs_pages import DOCS, PAGES, ROOT, table, words
 
 import flask_presence
 from flask_presence import ChannelConfig, Presence, errors, protocol, signals, testing

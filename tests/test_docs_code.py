@@ -21,7 +21,7 @@ import click
 import pytest
 from flask import render_template_string
 from forum import Forum
-from pages import DOCS, PAGES, ROOT, Block, blocks, pages_with
+from docs_pages import DOCS, PAGES, ROOT, Block, blocks, pages_with
 
 from flask_presence.cli import presence_commands
 from flask_presence.delivery.wire import state_form
