@@ -17,7 +17,7 @@ from blinker import NamedSignal
 from docs_pages import DOCS, PAGES, ROOT, table, words
 
 import flask_presence
-from flask_presence import ChannelConfig, Presence, errors, protocol, signals, testing
+from flask_presence import ChannelConfig, Presence, errors, markup, protocol, signals, testing
 from flask_presence.backends.base import Backend
 from flask_presence.cli import presence_commands
 from flask_presence.doctor import CHECKS
@@ -51,7 +51,9 @@ def defaults() -> dict[str, str]:
 
 
 def test_no_page_names_a_setting_that_is_none() -> None:
-    named = {name for text in PAGES.values() for name in re.findall(r"\bPRESENCE_[A-Z_]+[A-Z]", text)}
+    named = {
+        name for text in PAGES.values() for name in re.findall(r"\bPRESENCE_[A-Z_]+[A-Z]", text)
+    }
 
     assert named - set(defaults()) == set()
 
@@ -101,6 +103,19 @@ def test_the_tables_of_the_browser_are_those_of_the_types(head: str, block: str)
     told = {word for row in table("docs/browser.md", head) for word in words([row[0]])}
 
     assert told == members(block)
+
+
+def test_every_event_of_the_elements_is_told() -> None:
+    told = {word for row in table("docs/browser.md", "DOM event") for word in words([row[0]])}
+
+    assert told == {f"presence:{event}" for event in members("interface ChannelEvents")}
+
+
+def test_every_value_for_markup_of_ones_own_is_told() -> None:
+    told = re.search(r"^The values are (.+?), and anything", PAGES["docs/browser.md"], re.MULTILINE)
+
+    assert told is not None
+    assert words([told[1]]) == list(markup.DERIVED)
 
 
 def test_every_member_of_a_channel_is_told() -> None:

@@ -1,8 +1,8 @@
 """The code in README and in the documentation works.
 
 A Python block that makes an app begins a program, with which the blocks after it go on, up to the
-end of the section. Blocks with tests are run by pytest. All others belong to the forum: they run in
-a request there, each after those above it on the page.
+end of the section. Blocks with tests are run by pytest, beside README's program as ``app.py``. All
+others belong to the forum: they run in a request there, each after those above it on the page.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 
 import click
 import pytest
+from docs_pages import DOCS, PAGES, ROOT, Block, blocks, pages_with
 from flask import render_template_string
 from forum import Forum
-from docs_pages import DOCS, PAGES, ROOT, Block, blocks, pages_with
 
 from flask_presence.cli import presence_commands
 from flask_presence.delivery.wire import state_form
 from flask_presence.model import State
 from flask_presence.settings import Settings
 
-LANGUAGES = {"", "console", "css", "html", "jinja", "js", "json", "python"}
+LANGUAGES = {"", "console", "css", "html", "jinja", "js", "json", "python", "ts"}
 SPHINX = {"{eval-rst}", "{include}", "{toctree}"}
 STATIC = ROOT / "flask_presence/static"
 
@@ -119,6 +119,7 @@ def write_template(program: Block, folder: Path) -> None:
     ids=lambda block: f"{block.page}:{block.section}",
 )
 def test_tests_pass(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(programs()[0][0].text)
     (tmp_path / "test_it.py").write_text(block.text)
 
     done = subprocess.run(
@@ -137,8 +138,10 @@ def test_tests_pass(block: Block, tmp_path: Path) -> None:
 
 
 def test_javascript_fits_the_types(tmp_path: Path) -> None:
-    for page in pages_with("js"):
-        (tmp_path / f"{Path(page).stem}.js").write_text(nested(blocks(page, "js")))
+    sources = [(page, language) for language in ("js", "ts") for page in pages_with(language)]
+    for page, language in sources:
+        name = f"{Path(page).stem}.{language}"
+        (tmp_path / name).write_text(nested(blocks(page, language)))
     (tmp_path / "tsconfig.json").write_text(
         json.dumps(
             {
@@ -155,7 +158,7 @@ def test_javascript_fits_the_types(tmp_path: Path) -> None:
                 "files": [
                     str(STATIC / "presence.d.ts"),
                     str(ROOT / "tests/js/types/docs.d.ts"),
-                    *(f"{Path(page).stem}.js" for page in pages_with("js")),
+                    *(f"{Path(page).stem}.{language}" for page, language in sources),
                 ],
             }
         )
@@ -166,7 +169,7 @@ def test_javascript_fits_the_types(tmp_path: Path) -> None:
     )
 
     assert checked.stdout == ""
-    assert len(pages_with("js")) > 4
+    assert len(sources) > 5
 
 
 def nested(some: list[Block]) -> str:
