@@ -86,6 +86,7 @@ def test_every_recipe_is_tested() -> None:
         "Online friends",
         "One editor at a time",
         "Kick",
+        "Only while active",
     }
 
 
@@ -168,3 +169,45 @@ def test_who_is_kicked_is_out_is_told_and_stays_out(
     bob.reload()
     expect(bob.locator("presence-users")).to_have_count(0)
     expect(names_on(ada)).to_have_text(["ada"])
+
+
+def test_who_looks_away_is_not_there_and_goes_on_watching(
+    serve_recipe: Callable[..., str], open_as: Open
+) -> None:
+    address = serve_recipe("Only while active")
+    ada, bob = open_as(address, "ada"), open_as(address, "bob")
+    expect(names_on(ada)).to_have_text(["ada", "bob"])
+
+    hide(bob, hidden=True)
+    expect(names_on(ada)).to_have_text(["ada"])
+    expect(names_on(bob)).to_have_text(["ada"])
+
+    hide(bob, hidden=False)
+    expect(names_on(ada)).to_have_text(["ada", "bob"])
+
+
+def hide(page: Page, *, hidden: bool) -> None:
+    """Tell a page what a browser tells it whose tab goes to the background, or comes back."""
+    page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_who_touches_nothing_for_a_minute_is_not_there_until_they_do(
+    serve_recipe: Callable[..., str], open_as: Open
+) -> None:
+    address = serve_recipe("Only while active")
+    ada, bob = open_as(address, "ada"), open_as(address, "bob")
+    expect(names_on(ada)).to_have_text(["ada", "bob"])
+
+    bob.clock.install()
+    bob.keyboard.press("Shift")
+    bob.clock.fast_forward(61_000)
+    expect(names_on(ada)).to_have_text(["ada"])
+
+    bob.keyboard.press("Shift")
+    expect(names_on(ada)).to_have_text(["ada", "bob"])
