@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from flask_socketio import SocketIO
+from flask_socketio import SocketIO, SocketIOTestClient, emit
 from server import TestUser as Person
 from wire import Wire
 
@@ -104,6 +104,17 @@ def test_the_user_of_one_connection_is_not_that_of_the_next(kit: PresenceKit) ->
     kit.connect("ada")
 
     assert kit.connect().user_id is None
+
+
+def test_a_plain_test_client_beside_the_kit_goes_by_the_user_loader(
+    app: Flask, kit: PresenceKit
+) -> None:
+    kit.connect("ada")
+    socket = app.extensions["socketio"].test_client(app, namespace="/presence")
+
+    answer = socket.emit("enter", {"channel": ROOM}, namespace="/presence", callback=True)
+
+    assert answer["error"] == "login_required"
 
 
 def test_a_user_and_what_the_loader_gets_are_not_given_together(kit: PresenceKit) -> None:
@@ -221,17 +232,24 @@ def test_another_namespace_of_the_same_connection_is_within_reach(make_app: Make
     @touch_presence
     def message(data: Any) -> None: ...
 
+    @app.extensions["socketio"].on("echo")
+    def echo(data: Any) -> None:
+        emit("echo", data)
+
     with PresenceKit(app) as kit:
         ada = kit.connect("ada")
         ada.enter(ROOM)
         kit.clock.advance(59)
         ada.socket.connect(namespace="/")
         ada.socket.send("heartbeat", namespace="/")
+        ada.socket.emit("echo", 1, namespace="/")
 
         kit.clock.advance(59)
         kit.assert_present(ROOM, "ada")
         kit.clock.advance(2)
         kit.assert_absent(ROOM, "ada")
+        assert ada.received() == []
+        assert [packet["args"] for packet in ada.socket.get_received("/")] == [[1]]
 
 
 # Refusals
@@ -446,6 +464,21 @@ def test_while_a_process_drains_nobody_is_seen_leaving(
     assert kit.changes[-1].reason == "timeout"
 
 
+def test_what_is_due_while_the_clock_moves_happens_in_the_order_of_time(
+    app: Flask, kit: PresenceKit, presence: Presence
+) -> None:
+    ada = kit.connect("ada")
+    with app.app_context():
+        presence.channel(ROOM).enter("job", client_id="import-7")
+    kit.clock.advance(2)
+    ada.enter(ROOM)
+
+    for seconds in (10, 90):
+        kit.clock.advance(seconds)
+
+    assert [change.user_id for change in kit.changes if change.kind == "left"] == ["job", "ada"]
+
+
 def test_steps_of_the_clock_add_up_exactly(make_app: MakeApp) -> None:
     with PresenceKit(make_app(PRESENCE_LEAVE_GRACE=0.3)[0]) as kit:
         for number in range(100):
@@ -458,6 +491,15 @@ def test_steps_of_the_clock_add_up_exactly(make_app: MakeApp) -> None:
             kit.assert_present(name, "ada")
             kit.clock.advance(0.1)
             kit.assert_absent(name, "ada")
+
+
+def test_the_clock_begins_today_and_is_read_by_calling_it(kit: PresenceKit) -> None:
+    begin = kit.clock()
+
+    kit.clock.advance(3600)
+
+    assert 0 <= time.time() - begin < 600
+    assert kit.clock() - begin == 3600
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
@@ -508,6 +550,19 @@ def test_who_comes_back_after_an_eviction_is_no_longer_evicted(
     seen = ada.subscribe(ROOM)
 
     assert (seen.user_ids, seen.evicted, ada.evicted) == (["ada"], None, {})
+
+
+def test_who_was_evicted_does_not_enter_again_by_coming_back(
+    app: Flask, kit: PresenceKit, presence: Presence
+) -> None:
+    ada = kit.connect("ada")
+    ada.enter(ROOM)
+    with app.app_context():
+        presence.evict("ada")
+
+    ada.reconnect()
+
+    kit.assert_exactly(ROOM)
 
 
 def test_a_reloaded_user_is_asked_for_anew(make_app: MakeApp) -> None:
@@ -620,6 +675,27 @@ def test_changes_are_recorded_as_the_signals_tell_them(app: Flask, kit: Presence
         ("left", "ada"),
     ]
     assert kit.changes == told
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda kit: [change.kind for change in kit.changes] == ["entered", "left"],
+        lambda kit: kit.state(ROOM).count == 0,
+    ],
+    ids=["changes", "state"],
+)
+def test_what_is_pending_happens_before_anybody_looks(
+    app: Flask, kit: PresenceKit, look: Callable[[PresenceKit], bool]
+) -> None:
+    socket = app.extensions["socketio"].test_client(
+        app, namespace="/presence", auth={"user": "ada"}
+    )
+    socket.emit("enter", {"channel": ROOM}, namespace="/presence")
+
+    socket.disconnect("/presence")
+
+    assert look(kit)
 
 
 def test_right_assertions_pass(kit: PresenceKit) -> None:
@@ -781,6 +857,7 @@ def test_afterwards_real_browsers_are_served_as_before(serve: Any, dial: Any) ->
 
 def test_no_connection_is_left_behind(app: Flask, presence: Presence) -> None:
     server = app.extensions["socketio"].server
+    before = dict(SocketIOTestClient.clients)
     with PresenceKit(app) as kit:
         clients = [kit.connect("ada") for _ in range(4)]
         clients[0].disconnect()
@@ -791,11 +868,10 @@ def test_no_connection_is_left_behind(app: Flask, presence: Presence) -> None:
         clients[3].reconnect()
         with pytest.raises(Refused):
             kit.connect(auth={"user": "ada", "raises": True})
-        everyone = clients[0].socket.clients
 
     assert server.environ == {}
     assert list(server.manager.get_participants("/presence", None)) == []
-    assert everyone == {}
+    assert SocketIOTestClient.clients == before
 
 
 def test_the_apps_store_is_not_touched(make_app: MakeApp, tmp_path: Path) -> None:

@@ -86,8 +86,7 @@ class PresenceTestClient:
             hooks.user = None
         if not self.is_connected:
             self.close()
-            why = "the server's log says why" if hooks.raised is None else repr(hooks.raised)
-            raise Refused("connect", "connection_refused", why) from hooks.raised
+            raise Refused("connect", "connection_refused", repr(hooks.raised)) from hooks.raised
         self._receive()
 
     @property
@@ -226,13 +225,12 @@ class PresenceTestClient:
     def _receive(self) -> None:
         """Let everything arrive that is pending."""
         self._stand_in.settle()
-        arrived, self.socket.queue[:] = list(self.socket.queue), []
+        arrived, self.socket.queue = self.socket.queue, []
         for packet in arrived:
             if packet["namespace"] == self._stand_in.namespace:
                 self._take(packet["name"], *packet["args"])
-        for channel, seen in self.subscriptions.items():
-            if seen.needs_state and self.is_connected:
-                self._catch_up(channel, seen)
+            else:
+                self.socket.queue.append(packet)
 
     def _take(self, event: str, data: Any = None) -> None:
         if event == "hello":
@@ -250,10 +248,3 @@ class PresenceTestClient:
         seen = self.subscriptions.pop(channel, None)
         if seen is not None:
             seen.evict(reason)
-
-    def _catch_up(self, channel: str, seen: Subscription) -> None:
-        answer = self.socket.emit(
-            "state", {"channels": [channel]}, namespace=self._stand_in.namespace, callback=True
-        )
-        if answer["ok"] and answer["states"][channel] is not None:
-            seen.apply_state(answer["states"][channel])

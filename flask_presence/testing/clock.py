@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 TICKS = 1024
 """In a second: a power of two, so that sums of them are exact."""
 
+PACE = TICKS
+"""The most that go by at once."""
+
 
 class Clock:
-    """Called, it gives seconds since some moment.
+    """Called, it gives the seconds of the epoch; it begins with the second in which it is made.
 
-    :param pace: the most seconds that go by at once.
     :param on_move: called each time some went by, for what is due by then.
     """
 
-    def __init__(self, *, pace: float, on_move: Callable[[], object]) -> None:
-        self._pace = max(1, int(pace * TICKS))
+    def __init__(self, *, on_move: Callable[[], object]) -> None:
         self._on_move = on_move
-        self._ticks = 1000 * TICKS
+        self._ticks = int(time.time()) * TICKS
 
     def __call__(self) -> float:
         return self._ticks / TICKS
@@ -33,5 +35,5 @@ class Clock:
             raise ValueError(f"The clock goes forward by some seconds, not by {seconds!r}.")
         end = self._ticks + math.ceil(seconds * TICKS)
         while self._ticks < end:
-            self._ticks = min(end, self._ticks + self._pace)
+            self._ticks = min(end, self._ticks + PACE)
             self._on_move()

@@ -17,8 +17,6 @@ from .client import PresenceTestClient
 from .clock import Clock
 from .stand_in import StandIn, own_presence
 
-PACE_SECONDS = 1.0
-
 
 class PresenceKit:
     """The presence of an app, in memory and on a clock that stands still until a test moves it.
@@ -45,12 +43,10 @@ class PresenceKit:
     """
 
     def __init__(self, app: Flask) -> None:
-        settings = own_presence(app).settings
-        pace = min(PACE_SECONDS, settings.renewal_interval)
         self._clients: list[PresenceTestClient] = []
         self._seen: list[tuple[float, Change]] = []
-        self._heartbeat_interval = settings.heartbeat_interval
-        self.clock = Clock(pace=pace, on_move=self._come_round)
+        self._heartbeat_interval = own_presence(app).settings.heartbeat_interval
+        self.clock = Clock(on_move=self._come_round)
         self._beat_at = self.clock()
         self._stand_in = StandIn(app, self.clock)
         presence_changed.connect(self._note, sender=app)

@@ -50,7 +50,6 @@ class StandInHooks(Hooks):
         self.raised: Exception | None = None
 
     def load(self, auth: Any, *, max_info_bytes: int) -> Identity:
-        self.raised = None
         try:
             if self.user is None:
                 return self._own.load(auth, max_info_bytes=max_info_bytes)

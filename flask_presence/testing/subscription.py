@@ -80,13 +80,7 @@ class Subscription:
         position = self._fold.position
         return None if position is None else list(position)
 
-    @property
-    def needs_state(self) -> bool:
-        """Did something arrive that cannot be applied to what is known?"""
-        return self._fold.needs_state or self._fold.gap
-
     def apply_state(self, state: Mapping[str, Any]) -> None:
-        self.evicted = None
         self._fold.apply_state(state)
 
     def apply_diff(self, diff: Mapping[str, Any]) -> None:
