@@ -48,9 +48,12 @@ def _engines_of(app: Flask, column: Any) -> list[Any]:
     db = app.extensions.get("sqlalchemy")
     if db is None or not hasattr(column, "type"):
         return []
-    from sqlalchemy import select
+    from sqlalchemy import Table, select
+    from sqlalchemy.sql.visitors import iterate
 
-    metadatas = {getattr(table, "metadata", None) for table in select(column).get_final_froms()}
+    froms = select(column).get_final_froms()
+    tables = [part for one in froms for part in iterate(one) if isinstance(part, Table)]
+    metadatas = {table.metadata for table in tables}
     return [db.engines[key] for key, metadata in db.metadatas.items() if metadata in metadatas]
 
 

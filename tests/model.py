@@ -380,6 +380,13 @@ class World:
             moments.append(min(self.kept[user_id], self.now))
         return max(moments, default=None)
 
+    def is_present(self, user_id: str) -> bool:
+        return any(
+            held.who.user_id == user_id and not self.is_due(held)
+            for room in self.rooms.values()
+            for held in room.clients.values()
+        )
+
     # Upkeep
 
     def reset_epoch(self, name: str, old: str, new: str) -> bool:

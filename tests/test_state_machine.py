@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,6 +29,7 @@ from model import World
 from stores import STORES, Store
 
 from flask_presence.backends.base import Backend, Key, Pruned, Reading
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.errors import ClientIdTaken, NotPresent, WorkerGone
 from flask_presence.model import Change, Member, State
 from flask_presence.testing.fold import fold_changes
@@ -494,12 +497,20 @@ class Machine(RuleBasedStateMachine):
         assert found.keys() == {*USERS, "nobody"}
         assert found["nobody"] is None
         for user in USERS:
-            moment, expected = found[user], self.model.last_seen(user)
-            if expected is None or moment is None:
-                assert moment is expected
-            else:
-                # A store counts in whole milliseconds.
-                assert abs(moment.timestamp() - expected) < 0.003
+            assert_same_moment(found[user], self.model.last_seen(user))
+
+    @invariant()
+    def queries_see_the_same(self) -> None:
+        """Where the store is an SQL database."""
+        if isinstance(self.backend, SQLAlchemyBackend):
+            sql = self.backend.expressions
+            with self.backend.engine.connect() as connection:
+                for user in USERS:
+                    person = sa.literal(user)
+                    query = sa.select(sql.is_present(person), sql.last_seen_at(person))
+                    is_present, last_seen = connection.execute(query).one()
+                    assert bool(is_present) == self.model.is_present(user)
+                    assert_same_moment(last_seen, self.model.last_seen(user))
 
     @invariant()
     def readers_without_a_clock_agree(self) -> None:
@@ -517,6 +528,14 @@ class Machine(RuleBasedStateMachine):
                         slot.worker, after=None, limit=100
                     ),
                 )
+
+
+def assert_same_moment(found: datetime | None, expected: float | None) -> None:
+    if found is None or expected is None:
+        assert found is expected
+    else:
+        # A store counts in whole milliseconds.
+        assert abs(found.timestamp() - expected) < 0.003
 
 
 def by_channel(changes: Iterable[Change]) -> dict[str, list[Change]]:

@@ -2116,10 +2116,12 @@ class BackendContract:
         self.lose_lease(store.backend, "w1")
         store.clock.advance(100)
         before = store.seen()
+        store.backend.drop_empty_channels(3600)
+        found = store.seen()
         store.state()
         store.clock.advance(10)
 
-        assert (before, store.seen()) == (0, 10)
+        assert (before, found, store.seen()) == (0, 0, 10)
 
     def test_a_client_that_goes_while_its_user_stays_is_not_kept(self, store: Store) -> None:
         store.enter("c1", "ann", timeout=10)
@@ -2182,6 +2184,36 @@ class BackendContract:
         store.backend.last_seen_retention = 1000
 
         assert (before, store.seen()) == (0, None)
+
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_of_many_channels_the_one_that_ran_out_last_counts(
+        self, store: Store, ended: bool
+    ) -> None:
+        timeouts = [10, 20, 60, 50, 40, 30]
+        users = [f"u{first}" for first in range(len(timeouts))]
+        for first, user in enumerate(users):
+            for number, timeout in enumerate(timeouts[first:] + timeouts[:first]):
+                channel = f"/room/{number}"
+                store.enter(f"{user} {number}", user, channel=channel, timeout=timeout)
+        store.clock.advance(100)
+        if ended:
+            store.prune()
+
+        assert [store.seen(user) for user in users] == [40] * len(users)
+
+    def test_users_who_ran_out_in_many_channels_were_seen(self, store: Store) -> None:
+        users = [f"u{number:02}" for number in range(11)]
+        for number in range(30):
+            channel = f"/room/{number}"
+            some = [member(f"{user} {number}", user, channel=channel) for user in users]
+            store.hold(some, channel=channel)
+        store.lose_workers()
+
+        found = store.backend.last_seen([*users, "nobody"])
+
+        assert list(found) == [*users, "nobody"]
+        assert {store.seen(user) for user in users} == {1}
+        assert [user for user, moment in found.items() if moment is None] == ["nobody"]
 
     def test_nobody_was_seen_later_than_now(self, store: Store) -> None:
         store.enter("c1", "ann", timeout=10)

@@ -274,11 +274,14 @@ class RedisBackend(Backend):
 
     def last_seen(self, user_ids: Collection[str]) -> dict[str, datetime | None]:
         found: dict[str, datetime | None] = {}
-        for some in chunks(user_ids):
-            _, moments = self.server.run("last_seen", *some)
+        waiting = list(user_ids)
+        while waiting:
+            # Who is present takes one look, who is due one for each channel.
+            _, moments = self.server.run("last_seen", 3 * SLICE, *waiting[:SLICE])
+            told, waiting = waiting[: len(moments)], waiting[len(moments) :]
             found.update(
                 (user_id, moment(int(until)) if until else None)
-                for user_id, until in zip(some, moments, strict=True)
+                for user_id, until in zip(told, moments, strict=True)
             )
         return found
 

@@ -138,9 +138,9 @@ class Dialect:
             index_elements=[key], set_={key: getattr(insert.excluded, key)}
         )
 
-    def upsert_latest(self, table: Table, key: str, value: str, new: Any) -> Any:
+    def upsert_latest(self, table: Table, key: str, value: str) -> Any:
         """An insert that raises the value, where there is the row, to the new one."""
-        insert: Any = self._insert(table).values({value: new})
+        insert = self._insert(table)
         excluded = insert.excluded[value]
         return insert.on_conflict_do_update(
             index_elements=[key], set_={value: excluded}, where=table.c[value] < excluded
@@ -172,8 +172,8 @@ class MySQLDialect(Dialect):
         insert = mysql.insert(table)
         return insert.on_duplicate_key_update(**{key: getattr(insert.inserted, key)})
 
-    def upsert_latest(self, table: Table, key: str, value: str, new: Any) -> Any:
-        insert = mysql.insert(table).values({value: new})
+    def upsert_latest(self, table: Table, key: str, value: str) -> Any:
+        insert = mysql.insert(table)
         latest = func.greatest(table.c[value], insert.inserted[value])
         return insert.on_duplicate_key_update({value: latest})
 

@@ -95,17 +95,17 @@ class Expressions:
         """
         seen, members, now = self._tables.seen.alias(), self._tables.members.alias(), self._now
         user = id_text(user_id, self.engine.dialect.name)
-        until, held = held_until(members, self._tables.workers.alias())
+        held_at, held = held_until(members, self._tables.workers.alias())
         kept = select(seen.c.at).where(seen.c.user_id == user).scalar_subquery()
-        still = held.add_columns(func.max(func.coalesce(until, now))).where(
+        still = held.add_columns(func.max(func.coalesce(held_at, now))).where(
             members.c.user_id == user
         )
         greatest = getattr(func, self._dialect.greatest)
         least = getattr(func, self._dialect.least)
-        latest = func.nullif(
-            greatest(func.coalesce(kept, 0), func.coalesce(still.scalar_subquery(), 0)), 0
-        )
-        return type_coerce(case((_is_known(user_id), least(latest, now))), Moment())
+        # Some databases take the least and greatest of NULL for NULL, others leave it out.
+        latest = greatest(func.coalesce(kept, 0), func.coalesce(still.scalar_subquery(), 0))
+        until = func.nullif(least(latest, now), 0)
+        return type_coerce(case((_is_known(user_id), until)), Moment())
 
 
 def _is_known(user_id: Any) -> ColumnElement[bool]:

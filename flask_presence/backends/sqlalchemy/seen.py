@@ -6,10 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    BigInteger,
     FromClause,
     Select,
-    bindparam,
     delete,
     func,
     select,
@@ -32,14 +30,17 @@ class Seen:
     def __init__(self, backend: SQLAlchemyBackend) -> None:
         self._backend = backend
         self._seen = backend.tables.seen
+        self._upsert = backend.dialect.upsert_latest(self._seen, "user_id", "at")
 
-    def keep(self, connection: Connection, until: Mapping[str, int | None]) -> None:
-        """Keep until when users were seen, ``None`` being now, where it is later than before."""
-        backend = self._backend
-        at = func.coalesce(bindparam("until", type_=BigInteger), backend.clock())
-        upsert = backend.dialect.upsert_latest(self._seen, "user_id", "at", at)
-        rows = [{"user_id": user_id, "until": moment} for user_id, moment in until.items()]
-        connection.execute(upsert, rows)
+    def keep(self, connection: Connection, until: Mapping[str, int]) -> None:
+        """Keep until when users were seen, where it is later than before."""
+        # In the order of their ids, lest two steps lock each other out.
+        rows = [{"user_id": user_id, "at": moment} for user_id, moment in sorted(until.items())]
+        connection.execute(self._upsert, rows)
+
+    def keep_now(self, connection: Connection, user_id: str) -> None:
+        """Keep that a user was seen until now."""
+        connection.execute(self._upsert.values(user_id=user_id, at=self._backend.clock()))
 
     def read(self, connection: Connection, user_ids: Collection[str]) -> dict[str, int]:
         """Until when those were seen who ever were, in one statement: who leaves between two

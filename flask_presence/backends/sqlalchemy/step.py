@@ -130,9 +130,15 @@ class SQLStep:
             )
 
     def keep_seen(self, until: Mapping[str, int | None]) -> None:
-        # In the order of their ids, lest two steps lock each other out.
-        if self._backend.last_seen_retention:
-            self._backend.seen.keep(self._connection, dict(sorted(until.items())))
+        if not self._backend.last_seen_retention:
+            return
+        seen, moments = self._backend.seen, list(until.values())
+        if moments == [None]:
+            # The usual case does without a look at the clock.
+            seen.keep_now(self._connection, *until)
+        else:
+            known = [self.now if moment is None else moment for moment in moments]
+            seen.keep(self._connection, dict(zip(until, known, strict=True)))
 
     def may_hold(self, worker: str) -> bool:
         workers = self._tables.workers

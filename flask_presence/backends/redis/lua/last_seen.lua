@@ -1,6 +1,7 @@
--- Tells until when users were seen.
--- ARGV   user, user, ...
+-- Tells until when users were seen; only of the first ones, where they are in many channels.
+-- ARGV   how many channels to look at, user, user, ...
 -- reply  ok, {moment or '', ...}
+local limit, looked = tonumber(ARGV[7]), 0
 local leases, channels = {}, {}
 local function lease(worker)
   leases[worker] = leases[worker] or lease_of(worker) or {}
@@ -34,11 +35,14 @@ local function seen_in(name, user)
 end
 
 local found = {}
-for i = 7, #ARGV do
+for i = 8, #ARGV do
+  if looked >= limit then
+    break
+  end
   local user = ARGV[i]
   local latest = tonumber(redis.call('ZSCORE', key('seen'), user) or 0)
   for _, name in ipairs(redis.call('SMEMBERS', key('user', user))) do
-    latest = math.max(latest, seen_in(name, user))
+    latest, looked = math.max(latest, seen_in(name, user)), looked + 1
     if latest >= now then
       break
     end

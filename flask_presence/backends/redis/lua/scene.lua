@@ -292,8 +292,9 @@ local function take_out(scene, gone, reason, seen_kept, moments)
     end
   end
   discard(scene, gone)
-  if #scene.seen > 0 then
-    redis.call('ZADD', key('seen'), 'GT', unpack(scene.seen))
+  for i = 1, #scene.seen, 1000 do
+    local last = math.min(i + 999, #scene.seen)
+    redis.call('ZADD', key('seen'), 'GT', unpack(scene.seen, i, last))
     keep_alive(key('seen'), math.max(keep, seen_kept))
   end
 end
