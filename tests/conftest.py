@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import QUICK
 from databases import Database, MariaDB, PostgreSQL
 from flask import Flask
-from processes import Command, Gunicorn, Redis, Sentinel, Server, Valkey
+from playwright.sync_api import Browser, sync_playwright
+from processes import Command, Gunicorn, Redis, Sentinel, Server, Valkey, require
 from server import create_app
 from stores import MemoryStore, RedisStore, ServerStore, SQLiteStore
 from wire import Wire
@@ -119,6 +120,18 @@ def dial() -> Iterator[Callable[..., Wire]]:
     for wire in wires:
         if not wire.closed.is_set():
             wire.drop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=require("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

@@ -404,3 +404,64 @@ def test_nobody_enters_by_being_shown_a_page(app: Flask, presence: Presence) -> 
 
     with app.app_context():
         assert presence.channel("/room/1").state().position == (None, 0)
+
+
+# The app's own markup, attributes and announcements
+
+OWN = """
+{% call presence_users("/room/1", max=1, announce=true) %}
+  <a data-presence-href="url"><b data-presence="name">{{ nonce }}</b></a>
+{% endcall %}
+"""
+
+
+def test_a_call_renders_each_user_in_its_markup_and_leaves_it_to_the_browser(
+    app: Flask, presence: Presence
+) -> None:
+    enter(app, presence, "/room/1", person("7", name="<Ada>", url="/ada"), "8")
+
+    page = render(app, OWN)
+
+    source = '<a data-presence-href="url"><b data-presence="name">n0nce</b></a>'
+    ada = (
+        '<a data-presence-href="url" href="/ada"><b data-presence="name" dir="auto">'
+        "&lt;Ada&gt;</b></a>"
+    )
+    more = '<span class="presence-more">+1</span>'
+    region = '<span class="presence-announcement" role="status"></span>'
+    assert f"announce><template>{source}</template>{ada}{more}{region}</" in page.html
+
+
+def test_a_call_to_a_channel_that_may_not_be_viewed_renders_nothing(app: Flask) -> None:
+    page = render(app, OWN.replace("/room/1", "/staff/x"))
+
+    assert page.html.strip() == ""
+
+
+@pytest.mark.parametrize("macro", ["presence_count", "presence_users"])
+def test_an_element_has_the_attributes_that_are_given_for_it(app: Flask, macro: str) -> None:
+    attributes = {"class": "x", "data-action": "presence:change->list#draw", "title": HOSTILE[0]}
+
+    page = render(app, f'{{{{ {macro}("/room/1", attributes={attributes}) }}}}')
+
+    attrs, _ = page.one(macro.replace("_", "-"))
+    assert attrs | attributes == attrs
+    assert attrs["channel"] == "/room/1"
+
+
+def test_how_many_more_is_said_in_the_app_s_words(app: Flask, presence: Presence) -> None:
+    enter(app, presence, "/room/1", "7", "8", "9")
+
+    template = (
+        '{{ presence_users("/room/1", max=1, attributes={"text-more": "<{count} weitere>"}) }}'
+    )
+    page = render(app, template)
+
+    assert page.all("span")[-1][1] == "<2 weitere>"
+
+
+def test_without_announce_there_is_no_live_region(app: Flask, presence: Presence) -> None:
+    page = render(app, '{{ presence_users("/room/1") }}')
+
+    assert "announce" not in page.html
+    assert "role" not in page.html

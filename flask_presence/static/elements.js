@@ -55,8 +55,8 @@
   }
 
   function ownValue(object, key) {
-    const has = typeof object === "object" && object !== null && Object.prototype.hasOwnProperty.call(object, key);
-    return has ? object[key] : null;
+    if (typeof object !== "object" || object === null || Array.isArray(object)) return null;
+    return Object.prototype.hasOwnProperty.call(object, key) ? object[key] : null;
   }
 
   // ---- The default markup -------------------------------------------------------------------------------------------
