@@ -130,14 +130,13 @@ def test_every_member_of_a_channel_is_told() -> None:
 
 def members(declaration: str) -> set[str]:
     """What the types declare under this name: members of an interface, or a union of strings."""
-    start = re.search(rf"{declaration}\b[^=]*?[{{=]", TYPES)
+    start = re.search(rf"{declaration}\b", TYPES)
     assert start is not None
     body = TYPES[start.end() :]
-    if "=" in start[0]:
+    if declaration.startswith("type "):
         return set(re.findall(r'"(\w+)"', body[: body.index(";")]))
-    return set(
-        re.findall(r"^    (?:readonly )?(\w+)[?<(:]", body[: body.index("\n  }")], re.MULTILINE)
-    )
+    body = body[: body.index("\n  }")]
+    return set(re.findall(r"^    (?:readonly )?(\w+)[?<(:]", body, re.MULTILINE))
 
 
 # Python

@@ -147,9 +147,7 @@ def test_the_second_editor_gets_the_turn_when_the_first_one_leaves(
 
     ada.close()
 
-    expect(bob.locator("#who")).to_have_text(
-        "You are editing.", timeout=(GRACE + PATIENCE) * 1000
-    )
+    expect(bob.locator("#who")).to_have_text("You are editing.", timeout=(GRACE + PATIENCE) * 1000)
     bob.locator("textarea").fill("Dear Ada,")
     bob.locator("button").click()
     expect(bob.locator("textarea")).to_have_text("Dear Ada,")
