@@ -22,6 +22,8 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 80
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"Flask-Presence {release}"
 html_copy_source = False
 html_show_sphinx = False
