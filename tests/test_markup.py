@@ -65,6 +65,16 @@ def test_a_link_that_could_run_is_left_out_whatever_key_it_comes_from(value: Any
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "1"), (0.5, "0.5"), (0, "0"), (True, "true"), (False, ""), (None, ""), (["x"], "")],
+)
+def test_a_value_is_shown_as_text_where_it_is_something_to_show(value: Any, text: str) -> None:
+    filled = fill('<b data-presence="meta.x"></b>', user(meta={"x": value}))
+
+    assert filled == f'<b data-presence="meta.x" dir="auto">{text}</b>'
+
+
+@pytest.mark.parametrize(
     ("name", "initials"),
     [("ada", "A"), ("Ada King Lovelace", "AL"), ("ß b", "SSB"), ("  ", "7"), ("مرحبا بك", "مب")],
 )

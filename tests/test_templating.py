@@ -268,6 +268,7 @@ def test_users_show_their_names_and_avatars(app: Flask, presence: Presence) -> N
     page = render(app, '{{ presence_users("/room/1") }}')
 
     assert names_in(page) == ["Ada L", "8"]
+    assert [a["dir"] for a, _ in page.all("span") if a["class"] == "presence-name"] == ["auto"] * 2
     assert [attrs["src"] for attrs, _ in page.all("img")] == ["/ada.png"]
     assert [attrs["href"] for attrs, _ in page.all("a")] == ["https://ada.example/?a=1&b=2"]
 
