@@ -47,19 +47,15 @@ def pages_with(language: str) -> list[str]:
 
 
 def table(page: str, head: str) -> list[list[str]]:
-    """The rows below a table's head, given as the text of its first cell; all tables of that head
-    on the page together."""
+    """The rows of all tables on a page whose first column has this head, as lists of cells."""
     rows: list[list[str]] = []
     inside = False
     for line in PAGES[page].splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
-        if not cells:
-            inside = False
-        elif inside:
+        if inside and cells and not cells[0].startswith("---"):
             rows.append(cells)
-        elif cells[0] == head:
-            inside = True
-    return rows[:] and [row for row in rows if not set(row[0]) <= {"-"}]
+        inside = bool(cells) and (inside or cells[0] == head)
+    return rows
 
 
 def words(cells: list[str]) -> list[str]:
