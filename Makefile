@@ -8,11 +8,12 @@ TSC := node_modules/.bin/tsc
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run run-cluster test faults load lint clean debian
+.PHONY: help run run-cluster docs test faults load lint clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
 	@echo "make run-cluster    the same from two gunicorn workers, which share a Redis of their own"
+	@echo "make docs   build the documentation: build/docs/index.html"
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
 	@echo "make faults kill, freeze, cut and empty real servers and stores for 20 minutes, and check what holds"
 	@echo "make load   5,000 clients on one server for five minutes"
@@ -24,6 +25,10 @@ run: $(VENV)/example.stamp
 
 run-cluster: $(VENV)/cluster.stamp
 	$(BIN)/python -m example_app.cluster
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+	@echo "Open build/docs/index.html"
 
 # pytest comes last: CI reads its closing line.
 test: debian lint $(TSC)

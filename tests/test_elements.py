@@ -223,6 +223,26 @@ def test_nothing_moves_when_somebody_comes_or_an_announcement_is_made(site: Site
     size = page.locator(".presence-announcement").bounding_box()
     assert size is not None
     assert (size["width"], size["height"]) == (1, 1)
+    edges = page.evaluate(
+        """() => ["presence-users", ".presence-user"]
+            .map((part) => document.querySelector(part).getBoundingClientRect().right)"""
+    )
+    assert edges[0] == edges[1]
+
+
+def test_what_is_hidden_is_not_seen_whatever_its_style(site: Site) -> None:
+    page = site.live(
+        """{% call presence_users("/room/1") %}
+        <p><i class="presence-avatar" data-presence="initials" data-presence-hide="avatar"></i></p>
+        {% endcall %}"""
+    )
+
+    site.enter(ADA, BOB)
+
+    faces = page.locator("presence-users i")
+    expect(faces).to_have_text(["AL", "B"])
+    expect(faces.nth(0)).to_be_hidden()
+    expect(faces.nth(1)).to_be_visible()
 
 
 # A markup that cannot be filled

@@ -430,7 +430,9 @@ def test_every_key_expires_by_itself_unless_it_is_written_or_reconciled(
 ) -> None:
     populate(backend)
     lives = {key: client.pttl(key) for key in client.scan_iter() if "reply" not in key}
+    seen = lives.pop("presence:seen")
     assert all(KEPT * 1000 - 5000 < ms <= 2 * KEPT * 1000 for ms in lives.values())
+    assert seen > backend.last_seen_retention * 1000
 
     for key in lives:
         client.expire(key, 60)

@@ -34,7 +34,7 @@ class PresenceKit:
 
     Your channels, hooks, settings and handlers are the real ones, and so is what goes over the
     wire. In place of the store there is an empty one in memory, whatever ``PRESENCE_BACKEND`` says;
-    and no thread is started: what happens by and by happens as `clock` is moved, and what is
+    and no thread is started: what happens by and by happens as ``clock`` is moved, and what is
     pending happens before anybody looks. From here to `close` this is what ``presence`` speaks of,
     in views, templates and everywhere. Use it from one thread.
 
