@@ -22,6 +22,7 @@ if CONFIG.get("SOCKETIO", {}).get("async_mode") == "gevent":
 import logging
 import signal
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,20 @@ def make_app(config: dict[str, Any]) -> Flask:
     return app
 
 
+def end_with_parent() -> None:
+    """However the stage ends, nothing that it started goes on."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
+    end_with_parent()
     serve(
         make_app(CONFIG),
         int(sys.argv[1]),
