@@ -18,7 +18,7 @@ PAUSE_SECONDS = 1.0
 """After a failure the server is not asked again for this long."""
 
 RESTORED_SECONDS = 600.0
-"""For so long after a start from a snapshot there may be clients who remember more than the server."""
+"""For so long after a start from a snapshot there may be clients who remember more than it has."""
 
 OLDEST = (6, 2)
 
