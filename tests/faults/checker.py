@@ -102,21 +102,25 @@ def _is_excused(history: History, stay: Stay, start: float, end: float) -> bool:
 def misplaced_in_the_end(history: History) -> Iterator[Violation]:
     """When all is quiet, just those are in whose clients are, with a meta that one of them gave."""
     for final in history.finals:
+        turned = any(window.turns_back and window.start < final.at for window in history.windows)
         for channel, state in final.states.items():
-            for trouble in _misplaced(final, channel, state):
+            for trouble in _misplaced(final, channel, state, turned=turned):
                 yield Violation("1 misplaced", final.at, f"{channel}: {trouble}")
 
 
-def _misplaced(final: Final, channel: str, state: Any) -> Iterator[str]:
+def _misplaced(final: Final, channel: str, state: Any, *, turned: bool) -> Iterator[str]:
+    """``turned``: a client that gave no meta may be in with one that it gave before it left, as a
+    store that turned back does not know that it left."""
     held = {user: metas for (name, user), metas in final.held.items() if name == channel}
     counted = (len(held), final.anonymous[channel])
     if counted != (state["count"], state["anonymous"]):
         yield f"it counts {(state['count'], state['anonymous'])}, and {counted} are in"
     for user in state.get("users", ()):
-        given = [meta for meta in held.get(user["id"], ()) if meta is not None] or [{}]
+        metas = held.get(user["id"], ())
+        given = [meta for meta in metas if meta is not None] or [{}]
         if user["id"] not in held:
             yield f"{user['id']} is shown, and no client is in"
-        elif user["meta"] not in given:
+        elif user["meta"] not in given and not (turned and None in metas):
             yield f"{user['id']} shows {user['meta']}, given were {given}"
 
 
