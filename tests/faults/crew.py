@@ -25,7 +25,7 @@ import wire
 
 from . import masses
 from .journal import Journal
-from .node import end_with_parent
+from .parent import end_with_parent
 from .plan import Planner
 from .tab import Tab
 

@@ -22,7 +22,6 @@ if CONFIG.get("SOCKETIO", {}).get("async_mode") == "gevent":
 import logging
 import signal
 import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from flask_presence.tracker import holdings
 
 from . import mutations
 from .journal import Journal
+from .parent import end_with_parent
 
 
 class Node(Server):
@@ -150,18 +150,6 @@ def make_app(config: dict[str, Any]) -> Flask:
     _add_routes(app)
     journal.write(name, "started", os.getpid())
     return app
-
-
-def end_with_parent() -> None:
-    """However the stage ends, nothing that it started goes on."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from processes import HERE
 
-from .node import end_with_parent, make_app
+from .node import make_app
+from .parent import end_with_parent
 
 
 @contextmanager
