@@ -100,6 +100,7 @@ def log() -> Log:
     log.signal("entered", "ada", 1, 1)
     log.push("bob", "diff", diff(1, 1, entered=[entry("ada", 1)]))
     log.answer("ada", number)
+    log.now += 2
     return log
 
 
