@@ -49,6 +49,9 @@ class Fault:
 AFTER_DEATH = LEASE_OVER + HEARTBEAT + GRACE
 AFTER_LOSS = RECONCILE + 3 * RENEWAL + HEARTBEAT + GRACE
 
+PATIENT = 6.0
+"""A worker timeout that is well above the two seconds that a call to a frozen store may take."""
+
 DEFAULTS: dict[str, Any] = {
     "PRESENCE_WORKER_TIMEOUT": 15,
     "PRESENCE_PRUNE_INTERVAL": 2,
@@ -85,8 +88,17 @@ FAULTS = {
             costs_signals=BOTH,
             turns_back=True,
         ),
-        Fault("frozen 5 s", harm.freezing(5), 6.5, AFTER_DEATH, costs_signals=BOTH),
-        Fault("frozen 30 s", harm.freezing(30), 31.5, AFTER_DEATH, costs_signals=BOTH),
+        *[
+            Fault(
+                f"frozen {seconds} s",
+                harm.freezing(seconds),
+                seconds + 1.5,
+                2 * PATIENT + HEARTBEAT + GRACE,
+                costs_signals=BOTH,
+                settings={"PRESENCE_WORKER_TIMEOUT": PATIENT},
+            )
+            for seconds in (5, 30)
+        ],
         Fault("replies dropped", harm.drop_replies, 2, costs_signals=SQL),
         Fault("muted", harm.mute, 2, AFTER_DEATH, costs_signals=BOTH),
         Fault("connections cut", harm.cut, 3, AFTER_DEATH, (*BOTH, "mariadb"), costs_signals=SQL),
