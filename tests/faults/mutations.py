@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from flask_presence.delivery import announcer, feed, rooms, wire
 from flask_presence.tracker import connections, holdings, lease, loops, releases, tracker
 
 HOUR = 3600.0
-SHORT_LEASE = {"PRESENCE_WORKER_TIMEOUT": 3}
+SHORT_LEASE: dict[str, Any] = {"PRESENCE_WORKER_TIMEOUT": 3}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Mutation:
     ground: str
     fault: str
     rule: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def _patch(owner: Any, name: str, value: Any) -> None:
