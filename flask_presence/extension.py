@@ -1,61 +1,34 @@
-"""`Presence`: reads the settings, puts the parts of an app together, and holds the app's hooks."""
+"""`Presence`: sets an app up, and holds the app's hooks."""
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import os
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from apscheduler.schedulers.base import BaseScheduler
 from flask import Flask, current_app, has_request_context
 
 from . import http, templating
+from .assembly import AppPresence, assemble
 from .backends.base import Backend
-from .channels import ChannelConfig, Registry, Rules
-from .delivery import Announcer, Feed, Rooms
+from .channels import Rules
 from .doctor import is_open_to_all
 from .handle import Channel
 from .identity import Hooks, user_id_of
-from .jobs import Jobs
 from .model import Change, Identity
-from .protocol import check_prefix
+from .protocol import check_channel_name, check_prefix
+from .queries import expressions_for, need_sql
 from .settings import Settings
-from .sockets import SocketIOTransport, Sockets
+from .sockets import SocketIOTransport
 from .store import make_backend
-from .tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, eq=False)
-class AppPresence:
-    """What belongs to one app: ``app.extensions["presence"]``."""
-
-    settings: Settings
-    backend: Backend
-    tracker: Tracker
-    jobs: Jobs
-    transport: SocketIOTransport
-
-    @staticmethod
-    def all() -> list[AppPresence]:
-        """Those of all apps in this process, for who has no app at hand."""
-        return list(_all)
-
-    def stop(self) -> None:
-        """End the background work of this process; for tests."""
-        self.jobs.stop()
-        self.tracker.loops.stop()
-        self.backend.close()
-
-
-_all: weakref.WeakSet[AppPresence] = weakref.WeakSet()
 
 
 class Presence:
@@ -114,21 +87,22 @@ class Presence:
         settings = Settings.read(_with_backend(app, backend or self._options["backend"]))
         db = db or self._options["db"] or app.extensions.get("sqlalchemy")
         transport = SocketIOTransport(server, settings.namespace)
-        tracker = self._make_tracker(app, settings, make_backend(app, settings, db), transport)
-        jobs = Jobs(tracker, settings)
+        state = assemble(
+            app,
+            socketio,
+            settings,
+            make_backend(app, settings, db),
+            rules=self._rules,
+            hooks=self._hooks,
+            transport=transport,
+        )
         scheduler = scheduler or self._options["scheduler"]
         if scheduler is None:
-            tracker.on_start(lambda: jobs.start(server.eio.async_mode))
+            state.tracker.on_start(lambda: state.jobs.start(server.eio.async_mode))
         else:
-            jobs.add_to(scheduler)
-        tracker.on_start(lambda: _warn_of_open_door(server))
-        tracker.on_tick(jobs.check)
-        Sockets(
-            server,
-            tracker,
-            settings,
-            identify=lambda environ, auth: self._identify_connection(app, settings, environ, auth),
-        ).register()
+            state.jobs.add_to(scheduler)
+        state.tracker.on_start(lambda: _warn_of_open_door(server))
+        state.tracker.on_tick(state.jobs.check)
         templating.register(
             app,
             settings,
@@ -136,40 +110,8 @@ class Presence:
             state_of=lambda name: self._forms([name])[name],
         )
         http.register(app, settings, states_of=self._forms)
-        state = AppPresence(settings, tracker.backend, tracker, jobs, transport)
-        app.extensions["presence"] = state
-        _all.add(state)
+        state.serve(app)
         _begin_anew_after_fork(state)
-
-    def _make_tracker(
-        self, app: Flask, settings: Settings, backend: Backend, transport: SocketIOTransport
-    ) -> Tracker:
-        feed = Feed()
-        rooms = Rooms(transport, feed, hears=backend.carries_events)
-        registry = Registry(
-            self._rules,
-            call=lambda callback: _call_without_request(app, callback),
-            cache_seconds=settings.config_cache_seconds,
-            heartbeat_interval=settings.heartbeat_interval,
-        )
-        announcer = Announcer(
-            rooms, sender=app, app_context=app.app_context, window=settings.batch_window
-        )
-        return Tracker(
-            backend=backend,
-            registry=registry,
-            announcer=announcer,
-            rooms=rooms,
-            feed=feed,
-            settings=settings,
-            runtime=transport,
-        )
-
-    def _identify_connection(
-        self, app: Flask, settings: Settings, environ: dict[str, Any], auth: Any
-    ) -> Identity:
-        with app.request_context(environ):
-            return self._hooks.load(auth, max_info_bytes=settings.max_meta_bytes)
 
     # Hooks
 
@@ -241,12 +183,62 @@ class Presence:
         :raises RuntimeError: presence is not kept in an SQL database.
         """
         backend = _current().backend
-        if backend.models is None:
-            raise RuntimeError(
-                f"presence.models needs an SQL database, and presence is kept by a "
-                f"{type(backend).__name__}: set PRESENCE_BACKEND to sqlalchemy://."
-            )
-        return backend.models
+        return need_sql(backend, backend.models, "models")
+
+    def is_present(
+        self, user_id: Any, channel: str | None = None, prefix: str | None = None
+    ) -> Any:
+        """An SQL expression: is the user of this id here now?
+
+        For queries of the app's own that select from the column's table, such as
+        ``select(User).where(presence.is_present(User.id))``. Presence has to be in the same
+        database as that table, as with ``PRESENCE_BACKEND = "sqlalchemy://"``. The clock and the
+        leases are read when the query runs, so that nobody is shown who is due.
+
+        :param user_id: a column of type Integer, String or Uuid whose values are the users' ids.
+        :param channel: only in this channel; anywhere where neither is given.
+        :param prefix: only in channels below this bare prefix, as in `channel_config`.
+        :raises RuntimeError: presence is not kept in an SQL database, or is in another one.
+        :raises TypeError: the column's type does not tell the users' ids.
+        :raises ValueError: that is no channel name, or no bare prefix, or both are given.
+        """
+        if channel is not None and prefix is not None:
+            raise ValueError("is_present takes a channel or a prefix, not both.")
+        if channel is not None:
+            check_channel_name(channel)
+        if prefix is not None:
+            check_prefix(prefix)
+        expressions = expressions_for(current_app, _current().backend, user_id, "is_present")
+        return expressions.is_present(user_id, channel=channel, prefix=prefix)
+
+    def last_seen_at(self, user_id: Any) -> Any:
+        """An SQL expression: when was the user of this id last seen?
+
+        An aware datetime in UTC by the database's clock, to select, compare and order by: now for
+        who is present, ``NULL`` for who was never seen, or longer than
+        ``PRESENCE_LAST_SEEN_RETENTION`` ago. PostgreSQL puts ``NULL`` first in descending order,
+        unless told ``.desc().nulls_last()``. It is looked up for each row: to order by it, narrow
+        a table of a million users first. Else as `is_present`.
+
+        :raises RuntimeError: presence is not kept in an SQL database, or is in another one.
+        :raises TypeError: the column's type does not tell the users' ids.
+        """
+        expressions = expressions_for(current_app, _current().backend, user_id, "last_seen_at")
+        return expressions.last_seen_at(user_id)
+
+    def last_seen(self, users: Iterable[Any]) -> dict[str, datetime | None]:
+        """When users were last seen in any channel, by their ids, in UTC by the store's clock.
+
+        It is now for who is present. ``None``: never, or longer than
+        ``PRESENCE_LAST_SEEN_RETENTION`` ago.
+
+        :param users: users or their ids; many at once cost little more than one.
+        :raises TypeError: that is one user, not several.
+        """
+        if isinstance(users, str) or not isinstance(users, Iterable):
+            raise TypeError(f"last_seen takes several users, such as [user], not {users!r}.")
+        ids = dict.fromkeys(user_id_of(user) for user in users)
+        return _current().backend.last_seen(list(ids))
 
     def clear(self) -> list[Change]:
         """Take everyone out of every channel; the revisions go on."""
@@ -330,17 +322,6 @@ def _begin_in_request() -> None:
 
 def _with_backend(app: Flask, backend: str | Backend | None) -> dict[str, Any]:
     return dict(app.config) | ({} if backend is None else {"PRESENCE_BACKEND": backend})
-
-
-def _call_without_request(app: Flask, callback: Callable[[], Any]) -> ChannelConfig | None:
-    """Its result is shared by everybody, so it must not depend on who happens to ask first."""
-
-    def call() -> Any:
-        with app.app_context():
-            return callback()
-
-    config: ChannelConfig | None = contextvars.Context().run(call)
-    return config
 
 
 def _warn_of_open_door(server: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from . import protocol
 from .errors import BadRequest, PresenceError, RateLimited
 from .model import Identity
 from .settings import RateLimit, Settings
-from .tracker import Tracker
+from .tracker import Runtime, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +166,10 @@ class Sockets:
     They are registered on python-socketio's server itself, each by name: an app's catch-all
     handlers do not get in between, and no request context is built for every packet.
 
+    :param transport: sends to clients.
+    :param runtime: what greetings run in.
     :param identify: tells who a connection is, from its environ and ``auth`` payload.
+    :param clock: the process's monotonic clock, for the rate limit.
     """
 
     def __init__(
@@ -176,13 +178,18 @@ class Sockets:
         tracker: Tracker,
         settings: Settings,
         *,
+        transport: SocketIOTransport,
+        runtime: Runtime,
         identify: Callable[[dict[str, Any], Any], Identity],
+        clock: Callable[[], float],
     ) -> None:
         self._server = server
         self._tracker = tracker
         self._settings = settings
         self._identify = identify
-        self._transport = SocketIOTransport(server, settings.namespace)
+        self._transport = transport
+        self._runtime = runtime
+        self._clock = clock
         self._limiters: dict[str, RateLimiter] = {}
         self._operations: dict[type, Callable[[str, Any], Acknowledgement]] = {
             protocol.Enter: self._enter,
@@ -221,7 +228,7 @@ class Sockets:
         except Exception:
             log.exception("A presence connection was refused: who it is could not be told")
             return False
-        self._server.start_background_task(self._greet, sid, identity)
+        self._runtime.spawn(partial(self._greet, sid, identity))
         return None
 
     def _limit(self, sid: str) -> None:
@@ -233,7 +240,7 @@ class Sockets:
         for _ in range(GREETING_TRIES):
             if not self._server.manager.is_pre_connected(sid, self._settings.namespace):
                 break
-            self._server.sleep(0.001)
+            self._runtime.sleep(0.001)
         hello = {
             "client_id": sid,
             "user_id": identity.user_id,
@@ -278,7 +285,7 @@ class Sockets:
     def _take(self, sid: str) -> None:
         limiter = self._limiters.get(sid)
         if limiter is not None:
-            limiter.take(time.monotonic())
+            limiter.take(self._clock())
 
     def _one_of_many(self, sid: str, op: protocol.Op) -> Acknowledgement:
         try:

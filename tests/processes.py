@@ -286,9 +286,9 @@ class Sentinel(Redis):
 
     SERVICE = "presence"
 
-    def __init__(self, directory: Path) -> None:
-        self.master = Redis(directory, "--repl-diskless-sync-delay", 0)
-        self.replica = Redis(directory, "--replicaof", f"127.0.0.1 {self.master.port}")
+    def __init__(self, directory: Path, *options: object) -> None:
+        self.master = Redis(directory, "--repl-diskless-sync-delay", 0, *options)
+        self.replica = Redis(directory, "--replicaof", f"127.0.0.1 {self.master.port}", *options)
         file = directory / "sentinel.conf"
         file.write_text(
             f"sentinel monitor {self.SERVICE} 127.0.0.1 {self.master.port} 1\n"
@@ -308,6 +308,12 @@ class Sentinel(Redis):
         """Make the replica the master, and the other way round."""
         with self.client() as client:
             eventually(lambda: self._is_failing_over(client))
+
+    def send(self, number: signal.Signals) -> None:
+        """Freeze or wake all of them, so that nobody takes the master for dead."""
+        super().send(number)
+        self.master.send(number)
+        self.replica.send(number)
 
     def _is_failing_over(self, client: Any) -> bool:
         try:

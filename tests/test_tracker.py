@@ -32,6 +32,7 @@ from flask_presence.tracker import Tracker
 
 ROOM, OTHER = "/room/1", "/room/2"
 PATIENCE = 5.0
+PARTS = ("backend", "registry", "announcer", "rooms", "feed", "settings", "clock")
 LEASE, SILENCE, GRACE = 1_000.0, 10_000.0, 5.0
 
 Call = partial[Any]
@@ -1504,6 +1505,38 @@ def test_many_who_dropped_together_are_gone_together_when_the_grace_is_over(
     process.holdings.end_lapsed()
 
     assert store.channels() == {ROOM: 1}
+
+
+def test_one_turn_by_hand_is_what_the_loops_do(
+    process: Process, store: MemoryStore, clock: Clock
+) -> None:
+    for client_id in ("gone", "dropped", "silent"):
+        process.enter(client_id)
+    process.connections.disconnect("gone", dropped=False)
+    process.connections.disconnect("dropped", dropped=True)
+
+    left = []
+    for seconds in (0, GRACE + 1, SILENCE):
+        clock.now += seconds
+        process.loops.turn()
+        left.append([change.user_id for change in process.changes if change.kind == "left"])
+
+    assert left == [["gone"], ["gone", "dropped"], ["gone", "dropped", "silent"]]
+    assert store.workers()
+
+
+def test_a_process_by_hand_starts_nothing(process: Process) -> None:
+    by_hand = Tracker(
+        **{name: getattr(process.tracker._parts, name) for name in PARTS},
+        runtime=(runtime := Runtime()),
+        by_hand=True,
+    )
+    started: list[str] = []
+    by_hand.on_start(lambda: started.append("the scheduler"))
+
+    by_hand.start()
+
+    assert (runtime.targets, started) == ([], [])
 
 
 def test_what_an_enter_left_behind_is_given_up_by_the_reconcile(

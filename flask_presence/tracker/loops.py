@@ -86,6 +86,14 @@ class Loops:
             if self._hearing.listener is not None:
                 self._hearing.listener.close()
 
+    def turn(self) -> None:
+        """Come round once, here and now, where no loop was started."""
+        self._holdings.write_releases()
+        self._holdings.end_lapsed()
+        if not self._holdings.lease.drained:
+            self.renew()
+            self.heal()
+
     def _renew_for_ever(self) -> None:
         interval, clock = self._parts.settings.renewal_interval, self._parts.clock
         next_look = clock()
