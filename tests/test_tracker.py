@@ -1373,6 +1373,22 @@ def test_what_clients_gave_is_written_again_where_another_server_took_the_place_
     assert sql_store.state(ROOM).state.users[0].meta == {"n": 1}
 
 
+def test_a_position_of_before_the_store_was_restored_is_not_taken_for_current(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 6."""
+    process.enter("ada")
+    at = process.store.state(ROOM).state.position
+    process.connect("bob")
+    before = process.connections.subscribe("bob", ROOM, at)
+
+    monkeypatch.setattr(type(process.store), "is_restored", True)
+    after = process.connections.subscribe("bob", ROOM, at)
+
+    assert before is None
+    assert after["revision"] == at.revision
+
+
 def test_an_epoch_is_ended_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
     process = Process(sql_store, clock)
     process.watch("watcher")

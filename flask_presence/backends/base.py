@@ -383,6 +383,12 @@ class Backend(ABC):
         Then its last writes may be lost."""
         return False
 
+    @property
+    def is_restored(self) -> bool:
+        """Did the store start lately from what it had saved? Then a position may be one that it
+        forgot and reached once more, with other changes."""
+        return False
+
     def publish(self, message: str) -> None:
         """Bring a text to every process that listens, where the store carries events."""
         raise NotImplementedError

@@ -25,6 +25,7 @@ import wire
 
 from . import masses
 from .journal import Journal
+from .parent import end_with_parent
 from .plan import Planner
 from .tab import Tab
 
@@ -152,6 +153,7 @@ def _all(threads: list[threading.Thread]) -> None:
 def main() -> None:
     # A loaded machine answers late, and that is no failure.
     wire.PATIENCE = 20
+    end_with_parent()
     company = Company(Journal(Path(sys.argv[2])))
     lines = socket.socket(fileno=int(sys.argv[1])).makefile("rw")
     for line in lines:

@@ -219,7 +219,9 @@ class DatabaseGround(SQLGround, ServerGround):
         self._server = server
         self.port = server.port
         self._url = sa.make_url(prepared(server.new_database()))
-        self._engine = sa.create_engine(self._url, poolclass=sa.NullPool)
+        self._engine = sa.create_engine(
+            self._url, poolclass=sa.NullPool, isolation_level="READ COMMITTED"
+        )
         self._saved: dict[str, list[dict[str, Any]]] = {}
 
     def url(self, port: int) -> str:

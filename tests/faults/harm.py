@@ -21,6 +21,8 @@ RENEWAL = WORKER_TIMEOUT / 3
 LEASE_OVER = WORKER_TIMEOUT + 1.5
 """Seconds after which a worker that does not renew is found dead."""
 MANY = 5000
+HANDS = ThreadPoolExecutor(16)
+"""Threads that stay: a database ends with the one that started it."""
 BULKY = "/room/99"
 """A channel of those alone who do not read."""
 
@@ -315,9 +317,8 @@ def many(*families: Sequence[Callable[[Stage], None]]) -> Callable[[Stage], None
 
     def at_random(stage: Stage) -> None:
         chosen = [stage.chance.choices(family, k=2) for family in families]
-        with ThreadPoolExecutor() as pool:
-            for running in [pool.submit(_one_by_one, stage, some) for some in chosen]:
-                running.result()
+        for running in [HANDS.submit(_one_by_one, stage, some) for some in chosen]:
+            running.result()
 
     return at_random
 

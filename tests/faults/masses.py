@@ -73,9 +73,11 @@ def _insist(connection: Connection, event: str, room: str) -> None:
 
 
 def _drop(connection: Connection, how: str) -> None:
-    if how == "left":
-        connection.leave_orderly()
-    connection.note("closed", how)
+    """Close a connection, unless the server was faster."""
+    with contextlib.suppress(*ANSWERED):
+        if how == "left":
+            connection.leave_orderly()
+    connection.note("closed", "lost" if connection.closed.is_set() else how)
     connection.hang_up()
 
 
@@ -140,11 +142,13 @@ def day(
 
 
 def _beat(crowd: Crowd, until: float) -> None:
-    """Every one of them, as often as pages do."""
+    """Every one of them, as often as pages do; whose connection was lost comes back."""
     pause = BEAT_SECONDS / len(crowd.connections)
     while time.monotonic() < until:
-        for connection in list(crowd.connections):
-            if connection is not None:
+        for number, connection in enumerate(crowd.connections):
+            if connection is not None and connection.closed.is_set():
+                threading.Thread(target=_live, args=(crowd, number, True)).start()
+            elif connection is not None:
                 with contextlib.suppress(*ANSWERED):
                     connection.emit("heartbeat", {})
                     crowd.beats += 1

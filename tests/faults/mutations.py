@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -21,6 +21,7 @@ from flask_presence.delivery import announcer, feed, rooms, wire
 from flask_presence.tracker import connections, holdings, lease, loops, releases, tracker
 
 HOUR = 3600.0
+SHORT_LEASE: dict[str, Any] = {"PRESENCE_WORKER_TIMEOUT": 3}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Mutation:
     ground: str
     fault: str
     rule: str
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def _patch(owner: Any, name: str, value: Any) -> None:
@@ -174,7 +176,7 @@ MUTATIONS = {
         Mutation("no lock on channels", _no_lock_on_channels, "postgresql", "nothing", "3 twice"),
         Mutation("endless lease", _endless_lease, "redis", "killed for good", "6 unhealed"),
         Mutation("no grace", _no_grace, "redis", "nothing", "1 seen leaving"),
-        Mutation("no mercy", _no_mercy, "redis", "frozen 5 s", "1 seen leaving"),
+        Mutation("no mercy", _no_mercy, "redis", "frozen 5 s", "1 seen leaving", SHORT_LEASE),
         Mutation("forgetful scripts", _forgetful_scripts, "redis", "replies dropped", "3 never"),
         Mutation("blind feed", _blind_feed, "sqlite", "queue down", "6 unhealed"),
         Mutation("no reconcile", _no_reconcile, "redis", "store torn", "6 unhealed"),

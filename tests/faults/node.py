@@ -37,6 +37,7 @@ from flask_presence.tracker import holdings
 
 from . import mutations
 from .journal import Journal
+from .parent import end_with_parent
 
 
 class Node(Server):
@@ -152,6 +153,7 @@ def make_app(config: dict[str, Any]) -> Flask:
 
 
 def main() -> None:
+    end_with_parent()
     serve(
         make_app(CONFIG),
         int(sys.argv[1]),

@@ -85,9 +85,9 @@ def play(
         else:
             stage.remove()
         ground.stop()
-    for record in records:
-        if record.kind == "figures":
-            outcomes[faults[-1].name].figures.append(str(record.data))
+    last = outcomes[faults[-1].name]
+    last.figures += [str(record.data) for record in records if record.kind == "figures"]
+    last.operations += sum(record.data for record in records if record.kind == "operations")
     grace = needs["settings"].get("PRESENCE_LEAVE_GRACE", GRACE)
     for violation in checker.check(records, grace=grace):
         whose = [outcome for at, outcome in began if at <= violation.at]

@@ -15,6 +15,7 @@ from typing import Any
 from processes import HERE
 
 from .node import make_app
+from .parent import end_with_parent
 
 
 @contextmanager
@@ -39,6 +40,7 @@ def main() -> None:
     config = json.loads(os.environ["TEST_CONFIG"])
     children = int(sys.argv[1]) - 1
     number = next((one for one in range(children) if os.fork() == 0), children)
+    end_with_parent()
     app = make_app(config | {"NODE": f"pruner{number}"})
     presence = app.extensions["presence"].tracker
     with app.app_context():

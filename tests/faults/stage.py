@@ -233,6 +233,7 @@ class Stage:
                 self.mark("final", {"states": states})
                 return
             before = None if differences else (states, held)
+            self.mark("looked", differences[:3])
             if time.monotonic() > until:
                 self.mark("unhealed", differences[:20] or ["it did not become quiet"])
                 return

@@ -100,6 +100,7 @@ def log() -> Log:
     log.signal("entered", "ada", 1, 1)
     log.push("bob", "diff", diff(1, 1, entered=[entry("ada", 1)]))
     log.answer("ada", number)
+    log.now += 2
     return log
 
 
@@ -287,7 +288,7 @@ def test_an_identity_in_a_count_only_channel_is_found_wherever_it_is(log: Log) -
 
 def test_an_answer_that_takes_long_and_an_error_in_a_log_are_found(log: Log) -> None:
     number = log.ask("bob", "heartbeat", {})
-    log.now += 6
+    log.now += 11
     log.answer("bob", number, stale=[], lost=[])
     for logger, level in (("flask_presence", "WARNING"), ("socketio.server", "ERROR")):
         log.add("node0", "log", {"logger": logger, "level": level, "text": "It did not work"})

@@ -20,7 +20,15 @@ def test_a_defence_that_is_missing_is_noticed(name: str, request: pytest.Fixture
 
     for seed in range(TRIES):
         ground = make_ground(mutation.ground, request)
-        (outcome,) = play([fault], ground, seed=seed, mutation=name, patience=1, framed=False)
+        (outcome,) = play(
+            [fault],
+            ground,
+            seed=seed,
+            mutation=name,
+            settings=fault.settings | mutation.settings,
+            patience=1,
+            framed=False,
+        )
         if any(violation.startswith(mutation.rule) for violation in outcome.violations):
             break
 

@@ -320,6 +320,10 @@ class RedisBackend(Backend):
         begun, self.server.has_begun_anew = self.server.has_begun_anew, False
         return begun
 
+    @property
+    def is_restored(self) -> bool:
+        return self.server.is_restored
+
     def publish(self, message: str) -> None:
         self.server.run_once("publish", message)
 

@@ -17,6 +17,9 @@ from .scripts import load_scripts
 PAUSE_SECONDS = 1.0
 """After a failure the server is not asked again for this long."""
 
+RESTORED_SECONDS = 600.0
+"""For so long after a start from a snapshot there may be clients who remember more than it has."""
+
 OLDEST = (6, 2)
 
 REMEDIES = [
@@ -84,6 +87,7 @@ class Server:
         self._run_id: str | None = None
         self.has_begun_anew = False
         """Has the server begun another run since somebody set this to false?"""
+        self._restored_until = float("-inf")
         self._failing_until = float("-inf")
         self._failure = ""
 
@@ -136,13 +140,22 @@ class Server:
             self.client.connection_pool.disconnect()
             self._refuse(problem)
         self._is_checked = True
-        self._note_run(info.get("run_id"))
+        self._note_run(info)
         return info
 
-    def _note_run(self, run_id: str | None) -> None:
+    def _note_run(self, info: dict[str, Any]) -> None:
+        run_id = info.get("run_id")
         if self._run_id not in (None, run_id):
             self.has_begun_anew = True
         self._run_id = run_id
+        if info.get("rdb_last_load_keys_loaded") or info.get("aof_enabled"):
+            uptime = info.get("uptime_in_seconds", 0)
+            self._restored_until = time.monotonic() + RESTORED_SECONDS - uptime
+
+    @property
+    def is_restored(self) -> bool:
+        """Did it start from what it had saved, and lately?"""
+        return time.monotonic() < self._restored_until
 
     def _ask(self) -> dict[str, Any]:
         seconds, microseconds = self.client.time()
