@@ -123,6 +123,7 @@ class Presence:
             jobs.add_to(scheduler)
         tracker.on_start(lambda: _warn_of_open_door(server))
         tracker.on_tick(jobs.check)
+        tracker.on_tick(transport.end_backlogs)
         Sockets(
             server,
             tracker,
