@@ -150,7 +150,7 @@ def _keep_rooms_whole(manager: Any) -> None:
 def _bound_attachments(server: Any, namespace: str) -> None:
     """Refuse packets of the namespace that announce many binary attachments."""
 
-    class Bounded(server.packet_class):  # type: ignore[misc,name-defined]  # the server's own class
+    class Bounded(server.packet_class):  # type: ignore[misc]  # the server's own class
         def decode(self, encoded_packet: Any) -> Any:
             count = super().decode(encoded_packet)
             if self.namespace == namespace and (count or 0) > MAX_ATTACHMENTS:

@@ -129,6 +129,11 @@ def add_instruments(app: Flask, diary: Diary) -> None:
     def done() -> list[str]:
         return diary.take()
 
+    @app.get("/spares")
+    def spares() -> str:
+        """Does this process end no leases, because the store was away just now?"""
+        return json.dumps(app.extensions["presence"].backend.spares_leases)
+
     @app.get("/kept")
     def kept() -> dict[str, int]:
         gc.collect()

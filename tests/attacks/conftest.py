@@ -5,22 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from stores import SharedStore
-from watched import Connect, Start, Watched
-
-
-class Ground(NamedTuple):
-    """What a server stands on."""
-
-    async_mode: str
-    store: str
-
+from watched import Connect, Ground, Start, Watched
 
 GROUNDS = [Ground("threading", "sqlite"), Ground("gevent", "redis")]
 

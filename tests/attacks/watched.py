@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from processes import Server
@@ -43,3 +43,10 @@ class Watched(Server):
 
 Connect = Callable[..., Wire]
 Start = Callable[..., Watched]
+
+
+class Ground(NamedTuple):
+    """What a server stands on."""
+
+    async_mode: str
+    store: str
