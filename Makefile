@@ -8,12 +8,13 @@ TSC := node_modules/.bin/tsc
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run run-cluster test lint clean debian
+.PHONY: help run run-cluster test fuzz lint clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
 	@echo "make run-cluster    the same from two gunicorn workers, which share a Redis of their own"
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
+	@echo "make fuzz   send 100,000 mutated frames to a server of each kind, about ten minutes each"
 	@echo "make lint   only ruff, mypy and the import contracts"
 	@echo "make clean  remove what was built or installed in this folder"
 
@@ -28,6 +29,10 @@ test: debian lint $(TSC)
 	node --test tests/js/*.test.*js
 	$(TSC) -p tests/js/types
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python tests/attacks/fuzz.py --async-mode threading
+	$(BIN)/python tests/attacks/fuzz.py --async-mode gevent
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check
