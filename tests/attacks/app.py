@@ -23,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import gc
 import logging
 import threading
+import traceback
 from typing import Any
 
 from flask import Flask, render_template_string, request
 from server import TestUser, create_app, report, serve
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from flask_presence import ChannelConfig, Presence
 from flask_presence.tracker import holdings
@@ -113,9 +114,21 @@ def add_controls(app: Flask, presence: Presence, people: dict[str, Any], configs
         presence.forget_config(f"/turning/{name}")
         return ""
 
-    @app.post("/prune")
-    def prune() -> list[str]:
-        return [str(change.user_id) for change in presence.prune()]
+    @app.post("/forget")
+    def forget() -> str:
+        presence.forget_config(request.get_json()["channel"])
+        return ""
+
+    @app.get("/fail")
+    def fail() -> str:
+        """What is said where a statement of presence fails, with all that it was caused by."""
+        engine = app.extensions["presence"].backend.engine
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT :value FROM nowhere"), request.args)
+        except Exception:
+            return traceback.format_exc()
+        return ""
 
     @app.get("/page")
     def page() -> str:

@@ -297,6 +297,19 @@ def test_a_row_that_is_none_keeps_no_dead_worker_s_users(
     watcher.wait_for("diff", lambda diff: [e["id"] for e in diff.get("left", [])] == ["gone"])
 
 
+def test_a_row_that_is_none_keeps_nobody_who_dropped_in_other_channels(
+    server: Watched, poisoner: Any, connect: Connect, channel: str, watcher: Wire
+) -> None:
+    damaged, gone = f"/room/{next(_numbers)}", connect("gone")
+    for name in (damaged, channel):
+        assert gone.call("enter", {"channel": name})["ok"]
+    poisoner.break_row(damaged, "gone", next(iter(poisoner.ROWS)))
+
+    gone.drop()
+
+    watcher.wait_for("diff", lambda diff: [e["id"] for e in diff.get("left", [])] == ["gone"])
+
+
 def test_commands_that_are_none_are_passed_over(
     server: Watched, start: Start, poisoner: Poisoner, ada: Wire, watcher: Wire
 ) -> None:

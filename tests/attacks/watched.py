@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,14 @@ class Watched(Server):
     def _command(self, port: int) -> list[str]:
         return [sys.executable, str(Path(__file__).parent / "app.py"), str(port)]
 
-    def get(self, path: str) -> requests.Response:
-        return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE)
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE, **options)
 
     def post(self, path: str, body: Any = None) -> Any:
         url = f"http://127.0.0.1:{self.port}{path}"
-        answer = requests.post(url, json=body, timeout=PATIENCE)
+        # Also a null is a body.
+        headers = {"Content-Type": "application/json"}
+        answer = requests.post(url, json.dumps(body), headers=headers, timeout=PATIENCE)
         assert answer.status_code == 200, answer.text
         return answer
 
