@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from itertools import count
 from typing import Any
 
 import pytest
 from watched import Connect, Start, Watched
-from wire import PATIENCE, Wire
+from wire import PATIENCE, Wire, eventually
 
 _numbers = count(1)
 
@@ -110,24 +111,44 @@ def test_a_config_that_lets_them_in_no_more_takes_them_out(
     assert wire.take("diff", "state") == []
 
 
-def test_positions_played_back_tell_and_change_nothing(connect: Connect, user: str) -> None:
+def test_positions_played_back_tell_and_change_nothing(
+    server: Watched, connect: Connect, user: str
+) -> None:
     channel, secret = f"/room/{next(_numbers)}", f"/staff/{user}"
-    wire, watcher = connect(user), connect("watcher")
+    watcher, ada = connect("watcher"), connect("ada")
     staff = connect("colleague", auth={"groups": ["staff"]})
     assert staff.call("enter", {"channel": secret})["ok"]
     state = staff.call("subscribe", {"channel": secret})["state"]
-    stolen = [state["epoch"], state["revision"]]
     watcher.call("subscribe", {"channel": channel})
-    wire.call("enter", {"channel": channel})
+    ada.call("enter", {"channel": channel})
     epoch = watcher.wait_for("diff")["epoch"]
 
-    forged = [[epoch, 2**53 - 1], [epoch, 0], ["x" * 10_000, 1], [None, 0], stolen]
-    for position in forged:
+    stolen = [state["epoch"], state["revision"]]
+    for position in [[epoch, 2**53 - 1], [epoch, 0], ["x" * 10_000, 1], [None, 0], stolen]:
+        # Only the first heartbeat of a second is looked at.
+        wire = connect(user)
         answer = wire.call("subscribe", {"channel": channel, "position": position})
         assert answer["state"]["users"], position
         assert wire.call("subscribe", {"channel": secret, "position": position})["error"]
-        wire.call("heartbeat", {"positions": {channel: position, secret: position}})
+        answer = wire.call("heartbeat", {"positions": {channel: position, secret: position}})
+        assert answer["stale"] == ([] if position[0] == epoch else [channel])
+    await_renewals(server)
 
     assert watcher.take("state", "evicted") == []
-    assert wire.call("update", {"channel": channel, "meta": {"n": 1}})["ok"]
+    assert ada.call("update", {"channel": channel, "meta": {"n": 1}})["ok"]
     assert watcher.wait_for("diff")["revisions"] == [[2, 2]]
+
+
+def await_renewals(server: Watched) -> None:
+    """Await that the server has looked twice at what it owes to whom."""
+    server.done()
+    renewals: list[str] = []
+
+    def has_renewed() -> bool:
+        renewals.extend(step for step in server.done() if RENEWAL.search(step))
+        return len(renewals) >= 3
+
+    eventually(has_renewed)
+
+
+RENEWAL = re.compile("store: renew|UPDATE presence_workers SET lease")
