@@ -8,7 +8,7 @@ TSC := node_modules/.bin/tsc
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run run-cluster docs test faults load lint clean debian
+.PHONY: help run run-cluster docs test faults load fuzz lint clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
 	@echo "make faults kill, freeze, cut and empty real servers and stores for 20 minutes, and check what holds"
 	@echo "make load   5,000 clients on one server for five minutes"
+	@echo "make fuzz   send 100,000 mutated frames to a server of each kind, about ten minutes each"
 	@echo "make lint   only ruff, mypy and the import contracts"
 	@echo "make clean  remove what was built or installed in this folder"
 
@@ -41,6 +42,10 @@ faults: debian $(VENV)/test.stamp
 
 load: debian $(VENV)/test.stamp
 	cd tests && ../$(BIN)/python -m faults --fault "long day"
+
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python tests/attacks/fuzz.py --async-mode threading
+	$(BIN)/python tests/attacks/fuzz.py --async-mode gevent
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

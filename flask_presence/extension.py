@@ -103,6 +103,7 @@ class Presence:
             state.jobs.add_to(scheduler)
         state.tracker.on_start(lambda: _warn_of_open_door(server))
         state.tracker.on_tick(state.jobs.check)
+        state.tracker.on_tick(transport.end_backlogs)
         templating.register(
             app,
             settings,

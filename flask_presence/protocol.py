@@ -7,14 +7,18 @@ Nothing here knows a socket: each function takes what arrived and returns a valu
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .errors import BadRequest
 from .model import Position
+
+log = logging.getLogger(__name__)
 
 MAX_NAME_BYTES = 255
 MAX_DEPTH = 8
@@ -105,7 +109,7 @@ def dump_object(value: Any, *, what: str, max_bytes: int) -> str:
     return text
 
 
-def load_object(text: str) -> dict[str, Any]:
+def load_object(text: Any) -> dict[str, Any]:
     """Read back what `dump_object` wrote; a row that was tampered with reads as ``{}``.
 
     Checked again because one ``NaN`` from the store would disconnect every browser in the room.
@@ -113,13 +117,28 @@ def load_object(text: str) -> dict[str, Any]:
     if text == "{}":
         return {}
     try:
-        text.encode()
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        if not _is_plain(text):
-            _check_depth(value, "stored JSON")
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return _load_object(text)
+    except (ValueError, RecursionError) as error:
+        _complain(str(error))
+    return {}
+
+
+def _load_object(text: Any) -> dict[str, Any]:
+    if not isinstance(text, str) or len(text) > MAX_EVENT_BYTES:
+        raise ValueError("it is no text, or a very long one")
+    text.encode()
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    if not _is_plain(text):
+        _check_depth(value, "stored JSON")
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    return value
+
+
+@lru_cache(maxsize=100)
+def _complain(problem: str) -> None:
+    """Say it once: the same row is read again and again."""
+    log.error("An info or meta in the store is none, and shown as {}: %s", problem)
 
 
 def _is_plain(text: str) -> bool:

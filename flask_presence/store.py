@@ -155,7 +155,8 @@ def _sql(url: Any, settings: Settings, *, pool: Any = None, **options: Any) -> B
     else:
         options_of_pool = {"pool_pre_ping": True, "pool_timeout": 1}
     try:
-        engine = create_engine(url, **options_of_pool)
+        # What people entered with has no place in a log.
+        engine = create_engine(url, hide_parameters=True, **options_of_pool)
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"{KEY} needs the driver {error.name!r}: pip install {error.name}, or "

@@ -17,6 +17,7 @@ from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
 from ..model import Change, Kind, Member, Reason, User
 from ..protocol import load_object
 from .base import SLICE, Backend, Evicted, Pruned
+from .stored import are_ids, are_whole
 
 T = TypeVar("T")
 
@@ -52,6 +53,15 @@ class Row(NamedTuple):
         return (self.client_id,) if self.user_id is None else self.user_id
 
 
+def check_row(row: Row, channel: str) -> None:
+    """Raise `Damaged` where a channel's row is not as presence wrote it."""
+    are_ids([row.client_id] if row.user_id is None else [row.client_id, row.user_id], channel)
+    are_whole([row.place, row.named, row.wrote], channel)
+    for moment in (row.deadline, row.held_at):
+        if moment is not None:
+            are_whole([moment], channel)
+
+
 @dataclass(slots=True)
 class Counters:
     """A channel as it is stored. ``vacated`` is the moment when it became empty."""
@@ -62,6 +72,11 @@ class Counters:
     count: int = 0
     anonymous: int = 0
     vacated: int | None = None
+
+    def check(self, channel: str) -> None:
+        """Raise `Damaged` where they are not as presence wrote them."""
+        are_ids([self.epoch], channel)
+        are_whole([self.revision, self.writes, self.count, self.anonymous], channel)
 
 
 class Seen(NamedTuple):

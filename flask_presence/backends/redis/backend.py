@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
+from math import isfinite
 from typing import Any
 
 from ...errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
@@ -23,10 +26,13 @@ from ..base import (
     Told,
     chunks,
 )
-from ..steps import Row, milliseconds, moment, users_of
+from ..steps import Row, check_row, milliseconds, moment, users_of
+from ..stored import Damaged, are_ids, are_whole, is_whole, told_of_text
 from .events import changes_of
 from .listener import RedisListener
 from .server import Server
+
+log = logging.getLogger(__name__)
 
 STEP = SLICE // 2
 """How many members one script makes or ends at the most: while it runs, everybody waits."""
@@ -64,6 +70,28 @@ class RedisBackend(Backend):
         """Milliseconds for which it is kept when a user was last seen."""
         return milliseconds(self.last_seen_retention)
 
+    # One channel in one step
+
+    def _once(self, script: str, channel: str, *args: Any) -> list[Any]:
+        return self._mended(self.server.run_once, script, channel, *args)
+
+    def _step(self, script: str, channel: str, *args: Any) -> list[Any]:
+        return self._mended(self.server.run, script, channel, *args)
+
+    def _mended(
+        self, run: Callable[..., list[Any]], script: str, channel: str, *args: Any
+    ) -> list[Any]:
+        """Run a script; once more where the channel was damaged, and begins anew."""
+        try:
+            return run(script, channel, *args)
+        except Damaged as damage:
+            self._forget(channel, damage)
+        return run(script, channel, *args)
+
+    def _forget(self, channel: str, damage: Damaged) -> None:
+        log.error("The presence channel %s is damaged and begins anew: %s", channel, damage)
+        self.server.run("forget", channel)
+
     # Members
 
     def enter(
@@ -75,7 +103,7 @@ class RedisBackend(Backend):
         timeout: float | None = None,
         max_users: int | None = None,
     ) -> list[Change]:
-        status, *rest = self.server.run_once(
+        status, *rest = self._once(
             "enter",
             member.channel,
             epoch,
@@ -107,14 +135,14 @@ class RedisBackend(Backend):
                 for member in some
                 for text in (member.client_id, member.user_id or "", member.info, member.meta or "")
             ]
-            status, *rest = self.server.run_once("hold", channel, epoch, worker, *rows)
+            status, *rest = self._once("hold", channel, epoch, worker, *rows)
             if status == "worker_gone":
                 raise WorkerGone(f"The store holds no lease for worker {worker}.")
             changes += changes_of(channel, rest[0])
         return changes
 
     def update(self, channel: str, client_id: str, meta: str) -> list[Change]:
-        status, *rest = self.server.run_once("update", channel, client_id, meta)
+        status, *rest = self._once("update", channel, client_id, meta)
         if status == "not_present":
             raise NotPresent(f"Client {client_id!r} is not in {channel}.")
         return changes_of(channel, rest[0])
@@ -128,19 +156,32 @@ class RedisBackend(Backend):
         user_id: str | None = None,
         worker: str | None = None,
     ) -> list[Change]:
-        _, text = self.server.run_once(
+        _, text = self._once(
             "leave", channel, reason, user_id or "", worker or "", self._seen_kept, *client_ids
         )
         return changes_of(channel, text)
 
     def touch(self, channel: str, client_id: str, timeout: float) -> bool:
-        _, is_in = self.server.run("touch", channel, client_id, milliseconds(timeout))
+        _, is_in = self._step("touch", channel, client_id, milliseconds(timeout))
         return bool(is_in)
 
     def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
         for some in chunks(sorted(keys), STEP):
-            flat = [text for key in some for text in key]
-            self.server.run("release", worker, milliseconds(after), *flat)
+            try:
+                self._release(worker, some, after)
+            except Damaged:
+                for channel, group in groupby(some, key=lambda key: key.channel):
+                    self._release_one(worker, channel, list(group), after)
+
+    def _release(self, worker: str, keys: Sequence[Key], after: float) -> None:
+        flat = [text for key in keys for text in key]
+        self.server.run("release", worker, milliseconds(after), *flat)
+
+    def _release_one(self, worker: str, channel: str, keys: list[Key], after: float) -> None:
+        try:
+            self._release(worker, keys, after)
+        except Damaged as damage:
+            self._forget(channel, damage)
 
     def evict(
         self,
@@ -150,7 +191,7 @@ class RedisBackend(Backend):
         client_id: str | None = None,
         reason: Reason | None = None,
     ) -> Evicted:
-        _, text, more, held = self.server.run_once(
+        _, text, more, held = self._once(
             "evict",
             channel,
             user_id or "",
@@ -191,12 +232,21 @@ class RedisBackend(Backend):
             *channels,
         )
         self.server.set_clock(int(now))
+        told = (told_of_text(text, int(now)) for text in commands)
         pairs = zip(found[::2], found[1::2], strict=True)
         positions = {
-            name: Position(epoch, int(revision)) if epoch else NOWHERE
+            name: Position(epoch, int(revision)) if epoch and revision.isdecimal() else NOWHERE
             for name, (epoch, revision) in zip(channels, pairs, strict=True)
         }
-        return bool(held), int(latest), positions, [_told(text, int(now)) for text in commands]
+        return bool(held), self._number(latest), positions, [one for one in told if one]
+
+    def _number(self, latest: str) -> int:
+        """The last command's number; one that nobody could count on from is taken out."""
+        if is_whole(int(float(latest)) if isfinite(float(latest)) else None):
+            return int(float(latest))
+        log.error("The store holds a command with the number %s: it is taken out", latest)
+        self.server.run("forget_commands")
+        return 0
 
     def end_worker(self, worker: str, *, after: float) -> None:
         self.server.run("end_worker", worker, milliseconds(after))
@@ -220,7 +270,7 @@ class RedisBackend(Backend):
     # Ending what is due
 
     def settle(self, channel: str) -> Pruned:
-        _, text, more = self.server.run_once(
+        _, text, more = self._once(
             "settle", channel, int(self.spares_leases), STEP, self._seen_kept
         )
         return Pruned(changes_of(channel, text), bool(more))
@@ -236,7 +286,7 @@ class RedisBackend(Backend):
     def _rewind(self, channel: str) -> None:
         cursor = "0"
         while True:
-            _, cursor = self.server.run("rewind", channel, cursor, SLICE)
+            _, cursor = self._step("rewind", channel, cursor, SLICE)
             if cursor == "0":
                 return
 
@@ -249,15 +299,23 @@ class RedisBackend(Backend):
         return self._read(channel, with_users=False)
 
     def _read(self, channel: str, *, with_users: bool) -> Reading:
+        try:
+            return self._read_once(channel, with_users=with_users)
+        except Damaged as damage:
+            self._forget(channel, damage)
+        return self._read_once(channel, with_users=with_users)
+
+    def _read_once(self, channel: str, *, with_users: bool) -> Reading:
         status, *rest = self.server.run("state", channel, int(self.spares_leases), int(with_users))
         if status == "due":
             return Reading(None, self.settle(channel).changes)
         if status == "none":
             return Reading(State(channel), [])
         epoch, revision, count, anonymous, users = rest
-        return Reading(
-            State(channel, epoch, revision, count, anonymous, users_of(_rows(users))), []
-        )
+        are_ids([epoch], channel)
+        are_whole([revision, count, anonymous], channel)
+        rows = _rows(channel, users)
+        return Reading(State(channel, epoch, revision, count, anonymous, users_of(rows)), [])
 
     def channels(self, prefix: str | None = None) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -337,13 +395,15 @@ class RedisBackend(Backend):
         self.server.close()
 
 
-def _told(text: str, now: int) -> Told:
-    number, at, fields = json.loads(text)
-    return Told(int(number), max(0, now - at) / 1000, Command(*json.loads(fields)))
-
-
-def _rows(users: Iterable[str]) -> Iterable[Row]:
+def _rows(channel: str, users: Iterable[str]) -> list[Row]:
     """The rows of all users, as ``scene.lua`` writes them."""
-    for user_id, rows in json.loads(f"[{','.join(users)}]"):
-        for client_id, info, meta, place, named, wrote, *_ in rows:
-            yield Row(client_id, user_id, info, meta or None, place, named, wrote)
+    found = []
+    try:
+        for user_id, rows in json.loads(f"[{','.join(users)}]"):
+            for client_id, info, meta, place, named, wrote, *_ in rows:
+                found.append(Row(client_id, user_id, info, meta or None, place, named, wrote))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Damaged(f"The store holds users of {channel} that are none: {error}") from error
+    for row in found:
+        check_row(row, channel)
+    return found

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import redis
 
 from ...errors import BackendUnavailable
+from ..stored import Damaged
 from .scripts import load_scripts
 
 PAUSE_SECONDS = 1.0
@@ -46,6 +47,12 @@ REMEDIES = [
     ),
 ]
 """What to do about an error, by its kind or, for one from inside a script, by its words."""
+
+DAMAGE = re.compile(
+    r"WRONGTYPE|attempt to |table index is|bad argument|Expected .* but found|Found too many"
+    r"|Cannot serialise"
+)
+"""What a script says that meets something which no script wrote."""
 
 
 class Server:
@@ -199,7 +206,13 @@ class Server:
         elif self._ahead is not None:
             latest = str(int(time.monotonic() * 1000 + self._ahead + self._patience * 1000))
         common = (self._prefix, clock, latest, self._kept, operation, self.events)
-        reply: list[Any] = _text(self._scripts[script](args=[*common, *args]))
+        answer = self._scripts[script](args=[*common, *args])
+        # A renewal brings commands, of which one that is none must not hide the others.
+        errors = "replace" if script == "renew" else "strict"
+        try:
+            reply: list[Any] = _text(answer, errors)
+        except UnicodeDecodeError as error:
+            raise Damaged(f"The presence store {self.where} holds what is no text.") from error
         return reply
 
     def _fail(self, error: redis.RedisError) -> NoReturn:
@@ -208,7 +221,11 @@ class Server:
             for kind, words, remedy in REMEDIES
             if isinstance(error, kind) or re.search(words, str(error))
         )
-        problem = next(remedies, f"failed: {error}".rstrip("."))
+        problem = next(remedies, None)
+        if problem is None and isinstance(error, redis.ResponseError) and DAMAGE.search(str(error)):
+            # The server is well, and nobody has to be spared.
+            raise Damaged(f"The presence store {self.where} holds what is none: {error}") from error
+        problem = problem or f"failed: {error}".rstrip(".")
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
             # Another server may answer next time.
             self._is_checked = False
@@ -262,9 +279,9 @@ def _problem_of(info: dict[str, Any]) -> str | None:
     return None
 
 
-def _text(reply: Any) -> Any:
+def _text(reply: Any, errors: str) -> Any:
     if isinstance(reply, bytes):
-        return reply.decode()
+        return reply.decode(errors=errors)
     if isinstance(reply, list):
-        return [_text(item) for item in reply]
+        return [_text(item, errors) for item in reply]
     return reply

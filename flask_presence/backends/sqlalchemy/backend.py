@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,20 +39,25 @@ from ..steps import (
     COMMANDS_KEPT,
     DRAINED,
     LOST,
+    Counters,
     Lease,
     Row,
     Step,
     StepBackend,
+    check_row,
     milliseconds,
     moment,
     users_of,
 )
+from ..stored import Damaged, is_id, is_whole, told_of
 from .dialects import dialect_of
 from .expressions import Expressions
 from .models import Models, map_models
 from .seen import Seen
 from .step import ROW_COLUMNS, SQLStep
 from .tables import Tables
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -107,7 +113,26 @@ class SQLAlchemyBackend(StepBackend):
     # Connections
 
     def run(self, step: Callable[[Step], T]) -> T:
-        return self._transact(lambda connection: step(SQLStep(self, connection)))
+        def work(connection: Connection) -> T:
+            return step(SQLStep(self, connection))
+
+        try:
+            return self._transact(work)
+        except Damaged as damage:
+            self._forget(damage)
+        return self._transact(work)
+
+    def _forget(self, damage: Damaged) -> None:
+        """Let a damaged channel begin anew."""
+        channel = damage.channel
+        log.error("The presence channel %s is damaged and begins anew: %s", channel, damage)
+        channels, members = self.tables.channels, self.tables.members
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(channels).where(channels.c.name == channel))
+            connection.execute(delete(members).where(members.c.channel == channel))
+
+        self._transact(work)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction; again after a deadlock, or after making the tables."""
@@ -274,7 +299,11 @@ class SQLAlchemyBackend(StepBackend):
                     channels.c.name.in_(some)
                 )
             )
-            positions.update((name, Position(epoch, revision)) for name, epoch, revision in found)
+            positions.update(
+                (name, Position(epoch, revision))
+                for name, epoch, revision in found
+                if is_id(epoch) and is_whole(revision)
+            )
         return positions
 
     def _commands(
@@ -290,15 +319,8 @@ class SQLAlchemyBackend(StepBackend):
         found = connection.execute(
             select(commands).where(commands.c.number > cursor).order_by(commands.c.number)
         ).all()
-        told = [
-            Told(
-                row.number,
-                max(0, now - row.at) / 1000,
-                Command(row.kind, row.channel, row.user_id, row.client_id, row.reason),
-            )
-            for row in found
-        ]
-        return max([latest, *(one.number for one in told)]), told
+        told = [told_of(row.number, row.at, tuple(row)[2:], now) for row in found]
+        return max([latest, *(row.number for row in found)]), [one for one in told if one]
 
     def end_worker(self, worker: str, *, after: float) -> None:
         workers = self.tables.workers
@@ -338,7 +360,7 @@ class SQLAlchemyBackend(StepBackend):
         """The leases of all workers, by worker; there are few of them."""
         workers = self.tables.workers
         query = select(workers.c.id, workers.c.status, workers.c.lease, workers.c.timeout)
-        return {row[0]: Lease(*row[1:]) for row in connection.execute(query)}
+        return {row[0]: _lease(row[1:]) or NO_LEASE for row in connection.execute(query)}
 
     def workers_over(self, leases: Mapping[str, Lease], now: int) -> list[str]:
         """Those whose members are due."""
@@ -427,11 +449,21 @@ class SQLAlchemyBackend(StepBackend):
     # Reading
 
     def state(self, channel: str) -> Reading:
+        try:
+            return self._state(channel)
+        except Damaged as damage:
+            self._forget(damage)
+        return self._state(channel)
+
+    def _state(self, channel: str) -> Reading:
         found = self._read(lambda connection: self._select_state(connection, channel))
         if not found:
             return Reading(State(channel), [])
         epoch, revision, count, anonymous, now = found[0][:5]
+        Counters(epoch, revision, 0, count, anonymous).check(channel)
         rows = [(Row(*row[8:]), _lease(row[5:8])) for row in found if row[8] is not None]
+        for row, _ in rows:
+            check_row(row, channel)
         spared = self.spares_leases
         due = [
             (row, lease)
@@ -476,7 +508,15 @@ class SQLAlchemyBackend(StepBackend):
         columns = [channels.c[name] for name in ("epoch", "revision", "count", "anonymous")]
         query = select(*columns).where(channels.c.name == channel)
         found = self._read(lambda connection: connection.execute(query).first())
-        return Reading(State(channel, *found) if found else State(channel), [])
+        if found is None:
+            return Reading(State(channel), [])
+        epoch, revision, count, anonymous = found
+        try:
+            Counters(epoch, revision, 0, count, anonymous).check(channel)
+        except Damaged as damage:
+            self._forget(damage)
+            return Reading(State(channel), [])
+        return Reading(State(channel, epoch, revision, count, anonymous), [])
 
     def _has_due(self, channel: str) -> bool:
         def work(connection: Connection) -> bool:
@@ -645,5 +685,12 @@ class SQLAlchemyBackend(StepBackend):
         self.engine.dispose()
 
 
+NO_LEASE = Lease(LOST, 0, 0)
+
+
 def _lease(columns: Sequence[Any]) -> Lease | None:
-    return None if columns[0] is None else Lease(*columns)
+    """The lease in these columns; one that somebody else wrote is over."""
+    if columns[0] is None:
+        return None
+    _, until, timeout = columns
+    return Lease(*columns) if is_whole(until) and is_whole(timeout) else NO_LEASE

@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Connection
 
 from ..base import chunks
-from ..steps import ALIVE, Counters, Lease, Row
+from ..steps import ALIVE, Counters, Lease, Row, check_row
 
 if TYPE_CHECKING:
     from .backend import SQLAlchemyBackend
@@ -62,7 +62,11 @@ class SQLStep:
             .where(channels.c.name == name)
             .with_for_update()
         ).first()
-        return None if found is None else Counters(*found)
+        if found is None:
+            return None
+        counters = Counters(*found)
+        counters.check(name)
+        return counters
 
     def save_channel(self, name: str, counters: Counters) -> None:
         channels = self._tables.channels
@@ -85,19 +89,24 @@ class SQLStep:
         found: dict[str, Row] = {}
         for column, wanted in ((members.c.user_id, users), (members.c.client_id, clients)):
             for some in chunks(wanted):
-                found.update(self._select_rows(members.c.channel == name, column.in_(some)))
+                found.update(self._select_rows(name, column.in_(some)))
         return list(found.values())
 
-    def _select_rows(self, *conditions: Any, limit: int | None = None) -> dict[str, Row]:
+    def _select_rows(
+        self, channel: str, *conditions: Any, limit: int | None = None
+    ) -> dict[str, Row]:
         members = self._tables.members
+        conditions = (members.c.channel == channel, *conditions)
         columns = [members.c[column] for column in ROW_COLUMNS]
         # Locked, because who touches or releases a member does not lock its channel.
         query = select(*columns).where(*conditions).limit(limit).with_for_update()
-        return {row.client_id: Row(*row) for row in self._connection.execute(query)}
+        rows = [Row(*row) for row in self._connection.execute(query)]
+        for row in rows:
+            check_row(row, channel)
+        return {row.client_id: row for row in rows}
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
-        here = self._tables.members.c.channel == name
-        return list(self._select_rows(here, limit=limit).values())
+        return list(self._select_rows(name, limit=limit).values())
 
     def due_rows(self, name: str, limit: int) -> list[Row]:
         over = [
@@ -105,7 +114,7 @@ class SQLStep:
         ]
         found: dict[str, Row] = {}
         for conditions in self._backend.due_conditions(name, over, self.now):
-            found.update(self._select_rows(*conditions, limit=limit - len(found)))
+            found.update(self._select_rows(name, *conditions, limit=limit - len(found)))
             if len(found) >= limit:
                 break
         return list(found.values())

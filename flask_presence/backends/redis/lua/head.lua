@@ -70,7 +70,11 @@ local function lease_of(worker)
   if not text then
     return nil
   end
-  local status, ends, span = string.match(text, '(%a+):(%d+):(%d+)')
+  local status, ends, span = string.match(text, '^(%a+):(%d+):(%d+)$')
+  if not status then
+    -- Somebody else wrote it.
+    return {status = 'lost', ends = 0, span = 0}
+  end
   return {status = status, ends = tonumber(ends), span = tonumber(span)}
 end
 

@@ -3,8 +3,12 @@
 local CLIENT, INFO, META, PLACE, NAMED, WROTE, WORKER, SPAN = 1, 2, 3, 4, 5, 6, 7, 8
 local NUL = string.char(0)
 
+local function is_count(value)
+  return value and value >= 0 and value < 2^53 and value == math.floor(value)
+end
+
 local function read_channel(name)
-  local flat = redis.call('HGETALL', key('channel', name))
+  local flat = redis.pcall('HGETALL', key('channel', name))
   local channel = {name = name, holders = {}}
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
@@ -16,11 +20,12 @@ local function read_channel(name)
       channel[field] = tonumber(value)
     end
   end
-  -- A channel that lost one of its keys is lost.
+  -- A channel that lost one of its keys is lost, and so is one whose keys somebody else wrote.
   local is_whole = channel.epoch
-    and redis.call('HLEN', key('users', name)) == channel.count
-    and redis.call('HLEN', key('clients', name)) == channel.clients
-    and redis.call('ZCARD', key('deadlines', name)) == channel.waiting
+    and is_count(channel.revision) and is_count(channel.writes) and is_count(channel.anonymous)
+    and redis.pcall('HLEN', key('users', name)) == channel.count
+    and redis.pcall('HLEN', key('clients', name)) == channel.clients
+    and redis.pcall('ZCARD', key('deadlines', name)) == channel.waiting
   return is_whole and channel or nil
 end
 
