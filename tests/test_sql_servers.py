@@ -214,6 +214,20 @@ def test_the_clock_is_read_after_the_lock(backend: SQLAlchemyBackend, database: 
         assert connection.execute(held_at).scalar_one() >= while_it_waits
 
 
+def test_the_clock_of_mariadb_knows_no_summer_time(
+    mariadb_store: ServerStore, make_app: Any
+) -> None:
+    """A local time is ambiguous for an hour in autumn: leases would end, or be an hour ahead."""
+    app, _ = make_app(PRESENCE_BACKEND=mariadb_store.new_url())
+    backend = app.extensions["presence"].backend
+
+    def zone(connection: sa.Connection) -> Any:
+        return connection.exec_driver_sql("SELECT @@session.time_zone").scalar()
+
+    assert backend._transact(zone) == "+00:00"
+    assert abs(backend._transact(backend.now) - time.time() * 1000) < 60_000
+
+
 def test_steps_are_read_committed_whatever_the_default_is(backend: SQLAlchemyBackend) -> None:
     def level(connection: sa.Connection) -> tuple[str, str | None]:
         return connection.get_isolation_level(), connection.default_isolation_level

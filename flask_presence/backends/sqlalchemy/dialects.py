@@ -162,8 +162,9 @@ class MySQLDialect(Dialect):
     clock = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED)"
     statement_clock = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"
     retried = (1020, 1205, 1213)
+    # In universal time: a local clock has one hour of autumn twice.
     limits = (
-        "SET SESSION /*M!100300 idle_transaction_timeout = 5, */ "
+        "SET SESSION time_zone = '+00:00', /*M!100300 idle_transaction_timeout = 5, */ "
         "innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 1), "
         "lock_wait_timeout = LEAST(@@lock_wait_timeout, 1)"
     )
