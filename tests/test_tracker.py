@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -1059,6 +1060,24 @@ def test_a_process_that_waited_long_for_the_database_ends_no_lease(
         sql_module, "time", SimpleNamespace(monotonic=lambda: waited, sleep=lambda seconds: None)
     )
     sql_store.dialect.writing = wait_long
+
+    assert users(sql_store) == ["ada"]
+    assert sql_store.renew("away", 15).held
+
+
+def test_a_read_that_waited_long_for_the_database_ends_no_lease(
+    sql_store: SQLStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 4: whoever holds the lease waited as well."""
+    sql_store.renew("away", 15, create=True)
+    sql_store.enter(Member(ROOM, "c", "ada"), epoch="e", worker="away")
+    clock.now += 16
+    moments = chain([0.0, 2 * sql_module.RETRY_SECONDS], repeat(2 * sql_module.RETRY_SECONDS))
+    monkeypatch.setattr(
+        sql_module,
+        "time",
+        SimpleNamespace(monotonic=lambda: next(moments), sleep=lambda seconds: None),
+    )
 
     assert users(sql_store) == ["ada"]
     assert sql_store.renew("away", 15).held
