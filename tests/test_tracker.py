@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -1072,12 +1071,18 @@ def test_a_read_that_waited_long_for_the_database_ends_no_lease(
     sql_store.renew("away", 15, create=True)
     sql_store.enter(Member(ROOM, "c", "ada"), epoch="e", worker="away")
     clock.now += 16
-    moments = chain([0.0, 2 * sql_module.RETRY_SECONDS], repeat(2 * sql_module.RETRY_SECONDS))
+    waited = 0.0
+    begin = sql_store.dialect.reading
+
+    def wait_once(engine: Any) -> Any:
+        nonlocal waited
+        waited = 2 * sql_module.RETRY_SECONDS
+        return begin(engine)
+
     monkeypatch.setattr(
-        sql_module,
-        "time",
-        SimpleNamespace(monotonic=lambda: next(moments), sleep=lambda seconds: None),
+        sql_module, "time", SimpleNamespace(monotonic=lambda: waited, sleep=lambda seconds: None)
     )
+    sql_store.dialect.reading = wait_once
 
     assert users(sql_store) == ["ada"]
     assert sql_store.renew("away", 15).held
