@@ -308,6 +308,7 @@ def test_a_row_that_is_none_keeps_nobody_who_dropped_in_other_channels(
     gone.drop()
 
     watcher.wait_for("diff", lambda diff: [e["id"] for e in diff.get("left", [])] == ["gone"])
+    assert not server.has_logged("Could not give up closed connections")
 
 
 def test_commands_that_are_none_are_passed_over(
