@@ -1217,6 +1217,21 @@ def test_a_command_that_came_while_no_new_lease_was_to_be_had_is_obeyed(
     assert here.is_told_out("ada")
 
 
+def test_a_command_that_came_before_the_first_renewal_is_obeyed(
+    store: MemoryStore, clock: Clock
+) -> None:
+    """Invariant 9."""
+    here, there = Process(store, clock), Process(store, clock)
+    there.commands.reload("bob")
+    here.connect("ada")
+    here.connect("bob")
+
+    there.commands.reload("ada")
+    here.renew()
+
+    assert here.transport.closed == {"ada"}
+
+
 def test_who_entered_after_an_eviction_was_told_is_not_evicted_by_it(
     store: MemoryStore, clock: Clock
 ) -> None:

@@ -42,7 +42,9 @@ class Lease:
         self._timeout = parts.settings.worker_timeout
         self._on_gone = on_gone
         self._lock = threading.RLock()
-        self._cursor: int | None = None
+        # From the start: a command may come between a connection and the first renewal, and who
+        # connected after it is not meant.
+        self._cursor = 0
         self._tried_at = self._clock()
         self._refused_at = float("-inf")
         self._frozen_at: float | None = None
@@ -65,12 +67,10 @@ class Lease:
     def _begin(self) -> str:
         worker = secrets.token_urlsafe(12)
         try:
-            renewal = self._backend.renew(worker, self._timeout, create=True, cursor=self._cursor)
+            self._backend.renew(worker, self._timeout, create=True)
         except BackendUnavailable:
             self._refused_at = self._clock()
             raise
-        if self._cursor is None:
-            self._cursor = renewal.cursor
         self.id = worker
         return worker
 
