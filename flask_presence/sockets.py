@@ -13,6 +13,7 @@ import socketio
 
 from . import protocol
 from .errors import BadRequest, PresenceError, RateLimited
+from .heartbeats import Heartbeats
 from .model import Identity
 from .settings import RateLimit, Settings
 from .tracker import Tracker
@@ -202,6 +203,8 @@ class Sockets:
             on(event, partial(self._handle, event))
         # Not a handler for "*": a client may send an event of that name too.
         self._server.register_namespace(_OtherEvents(self._settings.namespace, self._handle))
+        beat = partial(self._handle, "heartbeat")
+        Heartbeats(self._server, self._settings.namespace, beat).register()
 
     # Connections
 
