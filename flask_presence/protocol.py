@@ -28,7 +28,8 @@ _NAME = re.compile(r"/[a-zA-Z0-9_-]+/.+", re.DOTALL)
 _OWN_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "hello", "diff", "state", "evicted"}
 )
-_HUGE_NUMBER = re.compile(r"\d{300}")
+HUGE_DIGITS = 300
+_HUGE_NUMBER = re.compile(rf"\d{{{HUGE_DIGITS}}}")
 _CONTAINERS = (dict, list, tuple)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -114,7 +115,7 @@ def load_object(text: str) -> dict[str, Any]:
         return {}
     try:
         text.encode()
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value = _STORED.decode(text)
         if not _is_plain(text):
             _check_depth(value, "stored JSON")
     except (ValueError, RecursionError):
@@ -124,8 +125,9 @@ def load_object(text: str) -> dict[str, Any]:
 
 def _is_plain(text: str) -> bool:
     """Can this JSON be neither too deep, nor too large a number, nor hide a surrogate?"""
-    is_shallow = text.count("{") + text.count("[") <= MAX_DEPTH
-    return is_shallow and "\\" not in text and not _HUGE_NUMBER.search(text)
+    if text.count("{") + text.count("[") > MAX_DEPTH or "\\" in text:
+        return False
+    return len(text) < HUGE_DIGITS or not _HUGE_NUMBER.search(text)
 
 
 def _check_depth(value: Any, what: str) -> None:
@@ -175,6 +177,9 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError(digits)
     return number
+
+
+_STORED = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _short(value: Any) -> str:

@@ -18,9 +18,10 @@ PATIENCE = 60.0
 AT_ONCE = 50
 """How many connections are made at the same time."""
 RECEIVED = 1 << 18
+SOCKET_IO = "/socket.io/?EIO=4&transport=websocket"
 HANDSHAKE = (
-    "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: c3BlZWQgc3BlZWQgc3A=\r\n"
+    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: c3BlZWRzcGVlZHNwZWVkcw==\r\n"
     "Sec-WebSocket-Version: 13\r\n\r\n"
 )
 
@@ -46,7 +47,7 @@ def event(name: str, payload: Any = None, *, namespace: str = "/presence", numbe
 class Link:
     """One connection; ``heard`` is called with each text that is no handshake and no ping."""
 
-    def __init__(self, port: int, number: int) -> None:
+    def __init__(self, port: int, number: int, path: str = SOCKET_IO) -> None:
         self.number = number
         self.bytes = 0
         """How many bytes of frames have arrived."""
@@ -55,7 +56,7 @@ class Link:
         self._buffer = b""
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(HANDSHAKE.format(port=port).encode())
+        self.socket.sendall(HANDSHAKE.format(port=port, path=path).encode())
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -103,22 +104,30 @@ class Link:
 
 
 class Crowd:
-    """Connections to one server, to each namespace that is named."""
+    """Connections to one server: by Socket.IO to each namespace, or by plain WebSocket."""
 
     def __init__(
-        self, port: int, size: int, *, namespaces: Sequence[str] = ("/presence",), name: str = "u"
+        self,
+        port: int,
+        size: int,
+        *,
+        namespaces: Sequence[str] = ("/presence",),
+        name: str = "u",
+        path: str = SOCKET_IO,
     ) -> None:
         self._poll = select.epoll()
         self._by_file: dict[int, Link] = {}
         self.links: list[Link] = []
         self.closed = 0
         for begin in range(0, size, AT_ONCE):
-            some = [Link(port, number) for number in range(begin, min(begin + AT_ONCE, size))]
+            numbers = range(begin, min(begin + AT_ONCE, size))
+            some = [Link(port, number, path) for number in numbers]
             for link in some:
                 self._by_file[link.socket.fileno()] = link
                 self._poll.register(link.socket.fileno(), select.EPOLLIN)
             self.links += some
-            self._await_texts(some, lambda text: text.startswith(b"0{"))
+            if path == SOCKET_IO:
+                self._await_texts(some, lambda text: text.startswith(b"0{"))
             for namespace in namespaces:
                 self._connect(some, namespace, name)
 

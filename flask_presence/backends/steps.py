@@ -72,6 +72,11 @@ def seen(rows: Collection[Row]) -> Seen | None:
     """What others see of whom these rows belong to; ``None`` where there are no rows."""
     if not rows:
         return None
+    if len(rows) == 1:
+        (row,) = rows
+        if row.user_id is None:
+            return Seen("{}", "{}")
+        return Seen(row.info, "{}" if row.meta is None else row.meta)
     writer = max(rows, key=lambda row: row.wrote)
     if writer.user_id is None:
         return Seen("{}", "{}")

@@ -46,9 +46,10 @@ local function call_many(command, name, items)
   end
 end
 
-local function keep_alive(name, ms)
+-- Has a key live for so long at the least, and then for twice as long, or for exactly as told.
+local function keep_alive(name, ms, exactly)
   if redis.call('PTTL', name) < ms then
-    redis.call('PEXPIRE', name, 2 * ms)
+    redis.call('PEXPIRE', name, exactly or 2 * ms)
   end
 end
 
