@@ -6,8 +6,9 @@ import contextvars
 import logging
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from apscheduler.schedulers.base import BaseScheduler
@@ -22,7 +23,8 @@ from .handle import Channel
 from .identity import Hooks, user_id_of
 from .jobs import Jobs
 from .model import Change, Identity
-from .protocol import check_prefix
+from .protocol import check_channel_name, check_prefix
+from .queries import expressions_for, need_sql
 from .settings import Settings
 from .sockets import SocketIOTransport, Sockets
 from .store import make_backend
@@ -241,12 +243,62 @@ class Presence:
         :raises RuntimeError: presence is not kept in an SQL database.
         """
         backend = _current().backend
-        if backend.models is None:
-            raise RuntimeError(
-                f"presence.models needs an SQL database, and presence is kept by a "
-                f"{type(backend).__name__}: set PRESENCE_BACKEND to sqlalchemy://."
-            )
-        return backend.models
+        return need_sql(backend, backend.models, "models")
+
+    def is_present(
+        self, user_id: Any, channel: str | None = None, prefix: str | None = None
+    ) -> Any:
+        """An SQL expression: is the user of this id here now?
+
+        For queries of the app's own that select from the column's table, such as
+        ``select(User).where(presence.is_present(User.id))``. Presence has to be in the same
+        database as that table, as with ``PRESENCE_BACKEND = "sqlalchemy://"``. The clock and the
+        leases are read when the query runs, so that nobody is shown who is due.
+
+        :param user_id: a column of type Integer, String or Uuid whose values are the users' ids.
+        :param channel: only in this channel; anywhere where neither is given.
+        :param prefix: only in channels below this bare prefix, as in `channel_config`.
+        :raises RuntimeError: presence is not kept in an SQL database, or is in another one.
+        :raises TypeError: the column's type does not tell the users' ids.
+        :raises ValueError: that is no channel name, or no bare prefix, or both are given.
+        """
+        if channel is not None and prefix is not None:
+            raise ValueError("is_present takes a channel or a prefix, not both.")
+        if channel is not None:
+            check_channel_name(channel)
+        if prefix is not None:
+            check_prefix(prefix)
+        expressions = expressions_for(current_app, _current().backend, user_id, "is_present")
+        return expressions.is_present(user_id, channel=channel, prefix=prefix)
+
+    def last_seen_at(self, user_id: Any) -> Any:
+        """An SQL expression: when was the user of this id last seen?
+
+        An aware datetime in UTC by the database's clock, to select, compare and order by: now for
+        who is present, ``NULL`` for who was never seen, or longer than
+        ``PRESENCE_LAST_SEEN_RETENTION`` ago. PostgreSQL puts ``NULL`` first in descending order,
+        unless told ``.desc().nulls_last()``. It is looked up for each row: to order by it, narrow
+        a table of a million users first. Else as `is_present`.
+
+        :raises RuntimeError: presence is not kept in an SQL database, or is in another one.
+        :raises TypeError: the column's type does not tell the users' ids.
+        """
+        expressions = expressions_for(current_app, _current().backend, user_id, "last_seen_at")
+        return expressions.last_seen_at(user_id)
+
+    def last_seen(self, users: Iterable[Any]) -> dict[str, datetime | None]:
+        """When users were last seen in any channel, by their ids, in UTC by the store's clock.
+
+        It is now for who is present. ``None``: never, or longer than
+        ``PRESENCE_LAST_SEEN_RETENTION`` ago.
+
+        :param users: users or their ids; many at once cost little more than one.
+        :raises TypeError: that is one user, not several.
+        """
+        if isinstance(users, str) or not isinstance(users, Iterable):
+            raise TypeError(f"last_seen takes several users, such as [user], not {users!r}.")
+        ids = dict.fromkeys(user_id_of(user) for user in users)
+        return _current().backend.last_seen(list(ids))
 
     def clear(self) -> list[Change]:
         """Take everyone out of every channel; the revisions go on."""

@@ -42,6 +42,7 @@ class Settings:
     batch_window: float = 0.05
     config_cache_seconds: float = 120
     channel_retention: float = 3600
+    last_seen_retention: float = 2_592_000
     max_channels_per_client: int = 50
     max_meta_bytes: int = 1024
     rate_limit: RateLimit | None = DEFAULT_RATE_LIMIT
@@ -166,6 +167,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "batch_window": _not_negative,
     "config_cache_seconds": _not_negative,
     "channel_retention": _not_negative,
+    "last_seen_retention": _not_negative,
     "max_channels_per_client": _whole,
     "max_meta_bytes": _meta_bytes,
     "rate_limit": _rate_limit,

@@ -28,6 +28,12 @@ def make_backend(app: Flask, settings: Settings, db: Any) -> Backend:
     :raises ValueError: the setting makes no sense.
     :raises RuntimeError: it needs something that is not set up, or not installed.
     """
+    backend = _make_backend(app, settings, db)
+    backend.last_seen_retention = settings.last_seen_retention
+    return backend
+
+
+def _make_backend(app: Flask, settings: Settings, db: Any) -> Backend:
     value = settings.backend
     if isinstance(value, Backend):
         return value

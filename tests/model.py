@@ -62,6 +62,7 @@ class World:
         self.now = now
         self.rooms: dict[str, Room] = {}
         self.leases: dict[str, Lease] = {}
+        self.kept: dict[str, float] = {}
         self.turn = 0
 
     # What others see
@@ -200,9 +201,16 @@ class World:
         return held.worker is None or (lease is not None and lease.drained)
 
     def _take_out(
-        self, name: str, client_ids: Iterable[str], reason: Callable[[list[Held]], str]
+        self,
+        name: str,
+        client_ids: Iterable[str],
+        reason: Callable[[list[Held]], str],
+        until: Callable[[Held], float] | None = None,
     ) -> list[Change]:
-        """Take clients out, all those of a user at once, in the order of their users' places."""
+        """Take clients out, all those of a user at once, in the order of their users' places.
+
+        Who left was seen until now, or until the last of these clients was.
+        """
         room = self.rooms[name]
         leaving: dict[Who, set[str]] = {}
         for client_id in client_ids:
@@ -215,7 +223,11 @@ class World:
                 for client_id in leaving[who]:
                     del room.clients[client_id]
 
-            changes += self._changing(name, who, act, reason(clients))
+            ended = self._changing(name, who, act, reason(clients))
+            if who.user_id is not None and [change.kind for change in ended] == ["left"]:
+                moments = [until(held) if until is not None else self.now for held in clients]
+                self.kept[who.user_id] = max(self.kept.get(who.user_id, 0.0), *moments)
+            changes += ended
         return changes
 
     def touch(self, name: str, client_id: str, timeout: float) -> bool:
@@ -317,7 +329,13 @@ class World:
         def why(clients: list[Held]) -> str:
             return "worker_lost" if all(self.is_lost(held) for held in clients) else "timeout"
 
-        return self._take_out(name, due, why)
+        return self._take_out(name, due, why, self.held_until)
+
+    def held_until(self, held: Held) -> float:
+        if held.worker is None:
+            return min(held.deadline, self.now)
+        lease = self.leases.get(held.worker)
+        return self.now if lease is None else min(lease.until, self.now)
 
     def prune(self) -> list[Change]:
         self.end_leases()
@@ -351,6 +369,24 @@ class World:
             if any(held.who.user_id == user_id for held in room.clients.values())
         )
 
+    def last_seen(self, user_id: str) -> float | None:
+        moments = [
+            self.held_until(held)
+            for room in self.rooms.values()
+            for held in room.clients.values()
+            if held.who.user_id == user_id
+        ]
+        if user_id in self.kept:
+            moments.append(min(self.kept[user_id], self.now))
+        return max(moments, default=None)
+
+    def is_present(self, user_id: str) -> bool:
+        return any(
+            held.who.user_id == user_id and not self.is_due(held)
+            for room in self.rooms.values()
+            for held in room.clients.values()
+        )
+
     # Upkeep
 
     def reset_epoch(self, name: str, old: str, new: str) -> bool:
@@ -360,7 +396,12 @@ class World:
         room.epoch = new
         return True
 
-    def drop_empty_channels(self, retention: float) -> int:
+    def drop_empty_channels(self, retention: float, seen_retention: float) -> int:
+        self.kept = {
+            user_id: moment
+            for user_id, moment in self.kept.items()
+            if moment + seen_retention > self.now
+        }
         empty = [
             name
             for name, room in self.rooms.items()

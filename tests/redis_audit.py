@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 KINDS_OF_CHANNEL = ("channel", "users", "clients", "deadlines")
 
-LASTING = {"presence:workers", "presence:holders", "presence:commands"}
+LASTING = {"presence:workers", "presence:holders", "presence:commands", "presence:seen"}
 """What may be left where nobody is, besides answers that are kept for a moment."""
 
 

@@ -246,6 +246,21 @@ def test_many_clients_in_one_call_are_no_trouble(backend: RedisBackend, client: 
     audit(client)
 
 
+def test_only_a_user_who_left_is_written_down_as_seen(backend: RedisBackend, client: Any) -> None:
+    begin(backend)
+    for name in ("c1", "c2"):
+        backend.enter(member(name, "ann"), epoch="e", worker="w1")
+    backend.enter(member("c3", None), epoch="e", worker="w1")
+
+    backend.leave(ROOM, ["c1", "c3"])
+    before = client.exists("presence:seen")
+    backend.leave(ROOM, ["c2"])
+
+    assert before == 0
+    assert client.zrange("presence:seen", 0, -1) == ["ann"]
+    assert client.pttl("presence:seen") >= backend.last_seen_retention * 1000
+
+
 def test_a_client_that_is_named_twice_in_one_call_is_in_once(
     backend: RedisBackend, client: Any
 ) -> None:
@@ -415,7 +430,9 @@ def test_every_key_expires_by_itself_unless_it_is_written_or_reconciled(
 ) -> None:
     populate(backend)
     lives = {key: client.pttl(key) for key in client.scan_iter() if "reply" not in key}
+    seen = lives.pop("presence:seen")
     assert all(KEPT * 1000 - 5000 < ms <= 2 * KEPT * 1000 for ms in lives.values())
+    assert seen > backend.last_seen_retention * 1000
 
     for key in lives:
         client.expire(key, 60)

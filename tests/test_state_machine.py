@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,11 +29,13 @@ from model import World
 from stores import STORES, Store
 
 from flask_presence.backends.base import Backend, Key, Pruned, Reading
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.errors import ClientIdTaken, NotPresent, WorkerGone
 from flask_presence.model import Change, Member, State
 from flask_presence.testing.fold import fold_changes
 
 LEASE, DRAIN, GRACE, TIMEOUT, RETENTION = 15.0, 15.0, 5.0, 60.0, 100.0
+SEEN_RETENTION = 200.0
 ROOMS = ["/room/1", "/room/2"]
 USERS = ["ann", "bob"]
 STEPS = [0.7001, 3.3013, 6.1007, 20.3003, 61.7009, 150.0011]
@@ -67,6 +71,7 @@ class Machine(RuleBasedStateMachine):
         """Start with an empty store."""
         self.model = World(self.now)
         self.backend = self.store.make(lambda: self.now)
+        self.backend.last_seen_retention = SEEN_RETENTION
         self.backend.prepare()
         self.slots = [Slot(), Slot(), Slot()]
         self.callers: dict[str, str | None] = {}
@@ -472,7 +477,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def drop_empty_channels(self) -> None:
-        expected = self.model.drop_empty_channels(RETENTION)
+        expected = self.model.drop_empty_channels(RETENTION, SEEN_RETENTION)
         self.same(expected, lambda backend: backend.drop_empty_channels(RETENTION))
 
     @rule()
@@ -485,6 +490,27 @@ class Machine(RuleBasedStateMachine):
         for slot in self.slots:
             if not slot.is_frozen:
                 self.renew(slot)
+
+    @invariant()
+    def users_were_last_seen_at_the_same_moment(self) -> None:
+        found = self.backend.last_seen([*USERS, "nobody"])
+        assert found.keys() == {*USERS, "nobody"}
+        assert found["nobody"] is None
+        for user in USERS:
+            assert_same_moment(found[user], self.model.last_seen(user))
+
+    @invariant()
+    def queries_see_the_same(self) -> None:
+        """Where the store is an SQL database."""
+        if isinstance(self.backend, SQLAlchemyBackend):
+            sql = self.backend.expressions
+            with self.backend.engine.connect() as connection:
+                for user in USERS:
+                    person = sa.literal(user)
+                    query = sa.select(sql.is_present(person), sql.last_seen_at(person))
+                    is_present, last_seen = connection.execute(query).one()
+                    assert bool(is_present) == self.model.is_present(user)
+                    assert_same_moment(last_seen, self.model.last_seen(user))
 
     @invariant()
     def readers_without_a_clock_agree(self) -> None:
@@ -502,6 +528,14 @@ class Machine(RuleBasedStateMachine):
                         slot.worker, after=None, limit=100
                     ),
                 )
+
+
+def assert_same_moment(found: datetime | None, expected: float | None) -> None:
+    if found is None or expected is None:
+        assert found is expected
+    else:
+        # A store counts in whole milliseconds.
+        assert abs(found.timestamp() - expected) < 0.003
 
 
 def by_channel(changes: Iterable[Change]) -> dict[str, list[Change]]:

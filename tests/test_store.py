@@ -23,7 +23,7 @@ from flask_presence.backends.memory import MemoryBackend
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, dialects
 from flask_presence.cli import presence_commands
 
-TABLES = {"presence_channels", "presence_members", "presence_workers", "presence_commands"}
+TABLES = {f"presence_{name}" for name in ("channels", "members", "workers", "seen", "commands")}
 
 Make = Callable[..., tuple[Flask, Presence]]
 

@@ -16,6 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from ..model import Change, Member, Position, Reason, State
@@ -133,6 +134,10 @@ class Backend(ABC):
     raised as `BackendUnavailable`: the step then happened wholly or not at all, and repeating it
     is harmless.
 
+    A step in which a user's last client leaves a channel also keeps until when that user was seen:
+    until now, or where `settle` ended it, until the last of the clients that it ended ran out. A
+    later moment that is kept already stays.
+
     :param worker_timeout: seconds for which this process ends no lease after a call failed, so
         that all workers can renew first once the store is back.
     """
@@ -145,6 +150,13 @@ class Backend(ABC):
 
     models: Any = None
     """Mapped classes to query, where the store is an SQL database."""
+
+    expressions: Any = None
+    """Presence in SQL expressions, where the store is an SQL database."""
+
+    last_seen_retention: float = 30 * 86_400
+    """Seconds for which it is kept when a user was last seen, as the app's setting says; 0: nothing
+    is written."""
 
     def __init__(self, *, worker_timeout: float = 15) -> None:
         self._mercy = worker_timeout
@@ -331,6 +343,16 @@ class Backend(ABC):
     def channels_of(self, *, user_id: str | None = None, client_id: str | None = None) -> list[str]:
         """Names of the channels where a user or a client is, in order; due members count too."""
 
+    @abstractmethod
+    def last_seen(self, user_ids: Collection[str]) -> dict[str, datetime | None]:
+        """Until when each user was seen in any channel, in UTC by the store's clock.
+
+        That is the latest of what was kept when they left, and of the moments up to which their
+        members are held; but never later than now, which it is for whoever is present. ``None``:
+        never seen, or that was forgotten. Ends nobody who is due, and shows nobody who is due as
+        present. A member of a worker that the store has lost counts as seen now.
+        """
+
     # Upkeep
 
     @abstractmethod
@@ -341,7 +363,8 @@ class Backend(ABC):
     def drop_empty_channels(self, retention: float) -> int:
         """Forget channels that have been empty for ``retention`` seconds, and how many those were.
 
-        Also forgets old commands, and finds members of workers that the store has lost.
+        Also forgets old commands and who was last seen `last_seen_retention` seconds ago, and
+        finds members of workers that the store has lost.
         """
 
     @abstractmethod

@@ -6,8 +6,9 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -23,7 +24,9 @@ from .steps import (
     Row,
     Step,
     StepBackend,
+    held_until,
     milliseconds,
+    moment,
     users_of,
 )
 
@@ -41,16 +44,18 @@ class _Channel:
 class MemoryBackend(StepBackend):
     """Dicts behind a lock.
 
-    :param clock: gives seconds; only tests need another one than the process's own.
+    :param clock: gives seconds instead of the process's own clock; for tests only.
     """
 
     shared = False
 
     def __init__(
-        self, *, worker_timeout: float = 15, clock: Callable[[], float] = time.monotonic
+        self, *, worker_timeout: float = 15, clock: Callable[[], float] | None = None
     ) -> None:
         super().__init__(worker_timeout=worker_timeout)
-        self._clock = clock
+        self._clock = clock or time.monotonic
+        self._calendar = clock or time.time
+        """What people are told. Somebody may set it, so that nothing else goes by it."""
         self._lock = threading.RLock()
         self._channels: dict[str, _Channel] = {}
         self._leases: dict[str, Lease] = {}
@@ -61,10 +66,17 @@ class MemoryBackend(StepBackend):
         self._deadlines: list[tuple[int, Key]] = []
         self._commands: deque[tuple[int, int, Command]] = deque()
         self._told = 0
+        self._seen: dict[str, int] = {}
+        """Until when users were seen, in milliseconds of the calendar."""
 
     @property
     def now(self) -> int:
         return int(self._clock() * 1000)
+
+    @property
+    def today(self) -> int:
+        """The calendar, in milliseconds."""
+        return int(self._calendar() * 1000)
 
     def run(self, step: Callable[[Step], T]) -> T:
         with self._lock:
@@ -247,6 +259,24 @@ class MemoryBackend(StepBackend):
                 return sorted(self._user_channels.get(user_id, ()))
             return sorted(self._clients.get(client_id or "", ()))
 
+    def last_seen(self, user_ids: Collection[str]) -> dict[str, datetime | None]:
+        with self._lock:
+            found = {user_id: self._seen_until(user_id) for user_id in user_ids}
+        return {user: None if until is None else moment(until) for user, until in found.items()}
+
+    def _seen_until(self, user_id: str) -> int | None:
+        now, today = self.now, self.today
+        known = [min(self._seen[user_id], today)] if user_id in self._seen else []
+        for row in self._rows_of(user_id):
+            known.append(today - now + held_until(row, self._leases.get(row.worker or ""), now))
+        return max(known, default=None)
+
+    def _rows_of(self, user_id: str) -> Iterator[Row]:
+        for name in self._user_channels.get(user_id, ()):
+            channel = self._channels[name]
+            for client_id in channel.users[user_id]:
+                yield channel.rows[client_id]
+
     # Upkeep
 
     def reset_epoch(self, channel: str, old: str, new: str) -> bool:
@@ -262,6 +292,7 @@ class MemoryBackend(StepBackend):
             now = self.now
             while self._commands and self._commands[0][1] <= now - COMMANDS_KEPT:
                 self._commands.popleft()
+            self._forget_seen()
             latest = now - milliseconds(retention)
             empty = [
                 name
@@ -271,6 +302,10 @@ class MemoryBackend(StepBackend):
             for name in empty:
                 del self._channels[name]
             return len(empty)
+
+    def _forget_seen(self) -> None:
+        latest = self.today - milliseconds(self.last_seen_retention)
+        self._seen = {user: until for user, until in self._seen.items() if until > latest}
 
     def tell(self, command: Command) -> int:
         with self._lock:
@@ -376,6 +411,13 @@ class _MemoryStep:
     def delete_rows(self, name: str, client_ids: Sequence[str]) -> None:
         for client_id in client_ids:
             self._backend._discard(name, client_id)
+
+    def keep_seen(self, until: Mapping[str, int | None]) -> None:
+        if not self._backend.last_seen_retention:
+            return
+        now, today, seen = self.now, self._backend.today, self._backend._seen
+        for user_id, at in until.items():
+            seen[user_id] = max(seen.get(user_id, 0), today if at is None else today - now + at)
 
     def may_hold(self, worker: str) -> bool:
         lease = self._backend._leases.get(worker)

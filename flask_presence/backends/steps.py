@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
@@ -23,6 +24,8 @@ COMMANDS_KEPT = 600_000
 """Milliseconds for which a command stays readable."""
 
 ALIVE, DRAINED, LOST = "alive", "drained", "lost"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Row(NamedTuple):
@@ -149,6 +152,9 @@ class Step(Protocol):
 
     def delete_rows(self, name: str, client_ids: Sequence[str]) -> None: ...
 
+    def keep_seen(self, until: Mapping[str, int | None]) -> None:
+        """Keep until when users were seen, ``None`` being now; where that is kept at all."""
+
     def may_hold(self, worker: str) -> bool:
         """Is the worker's lease there? It stays so until the step ends."""
 
@@ -164,6 +170,8 @@ class Scene:
         self.counters = counters
         self.changes: list[Change] = []
         self.groups: dict[str | tuple[str], dict[str, Row]] = {}
+        self.seen_until: dict[str, int | None] = {}
+        """Until when those were seen who left; ``None``: until now."""
         self._found = replace(counters)
         for row in rows:
             self.groups.setdefault(row.group, {})[row.client_id] = row
@@ -190,9 +198,16 @@ class Scene:
         self._compare(row.group, before, "healed" if healed else None)
 
     def take_out(
-        self, gone: Collection[Row], reason: Callable[[Sequence[Row]], Reason]
+        self,
+        gone: Collection[Row],
+        reason: Callable[[Sequence[Row]], Reason],
+        until: Callable[[Sequence[Row]], int | None] = lambda rows: None,
     ) -> list[Change]:
-        """Delete rows, a user at a time in the order of entering; ``reason`` is asked for each."""
+        """Delete rows, a user at a time in the order of entering.
+
+        :param reason: asked for each user's rows.
+        :param until: likewise; until when that user was seen, ``None`` being now.
+        """
         leaving: dict[str | tuple[str], list[Row]] = {}
         for row in sorted(gone, key=lambda row: (row.place, row.client_id)):
             leaving.setdefault(row.group, []).append(row)
@@ -201,6 +216,8 @@ class Scene:
             for row in rows:
                 del self.groups[group][row.client_id]
             self._compare(group, before, reason(rows))
+            if isinstance(group, str) and not self.groups[group]:
+                self.seen_until[group] = until(rows)
         if gone:
             self.step.delete_rows(self.channel, [row.client_id for row in gone])
         return self.close()
@@ -211,6 +228,8 @@ class Scene:
             empty = self.counters.count + self.counters.anonymous == 0
             self.counters.vacated = self.step.now if empty else None
             self.step.save_channel(self.channel, self.counters)
+        if self.seen_until:
+            self.step.keep_seen(self.seen_until)
         return self.changes
 
     def _compare(self, group: str | tuple[str], before: Seen | None, reason: Reason | None) -> None:
@@ -378,9 +397,12 @@ class StepBackend(Backend):
             scene = _scene_of(step, channel, counters, found)
             rows = [row for group in scene.groups.values() for row in group.values()]
             due = [row for row in rows if self.is_due(row, step)]
-            return Pruned(
-                scene.take_out(due, lambda gone: _ending(gone, step)), len(found) >= SLICE
+            changes = scene.take_out(
+                due,
+                lambda gone: _ending(gone, step),
+                lambda gone: _held_until(gone, step),
             )
+            return Pruned(changes, len(found) >= SLICE)
 
         self.end_leases()
         return self.run(step)
@@ -445,6 +467,24 @@ def _ending(rows: Sequence[Row], step: Step) -> Reason:
     leases = [(row.worker, step.lease(row.worker or "")) for row in rows]
     lost = [worker and (lease is None or lease.status == LOST) for worker, lease in leases]
     return "worker_lost" if all(lost) else "timeout"
+
+
+def _held_until(rows: Sequence[Row], step: Step) -> int:
+    return max(held_until(row, step.lease(row.worker or ""), step.now) for row in rows)
+
+
+def held_until(row: Row, lease: Lease | None, now: int) -> int:
+    """The moment up to which a member is held, but not later than now; ``lease`` is its worker's.
+
+    That of a lease which the store has lost is not known.
+    """
+    until = row.deadline if row.worker is None else lease and lease.until
+    return min(until or now, now)
+
+
+def moment(milliseconds: int) -> datetime:
+    """A moment of the store's clock, as people know it."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def milliseconds(seconds: float) -> int:

@@ -8,6 +8,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -240,6 +241,15 @@ class Store:
 
     def users(self, channel: str = ROOM) -> list[str]:
         return [user.id for user in self.state(channel).users]
+
+    def seen(self, user: str = "ann") -> float | None:
+        """How many seconds ago a user was last seen."""
+        moment = self.backend.last_seen([user])[user]
+        if moment is None:
+            return None
+        assert moment.tzinfo is timezone.utc
+        now = datetime.fromtimestamp(self.clock.now, timezone.utc)
+        return round((now - moment).total_seconds(), 3)
 
     def obey_the_law(self) -> None:
         """Assert that the state of every channel is the fold of all its changes.
@@ -2021,6 +2031,227 @@ class BackendContract:
 
         assert due == ([ROOM], [ROOM])
         assert ended == ([], [])
+
+    # last_seen
+
+    def test_who_is_present_is_seen_now(self, store: Store) -> None:
+        store.enter("c1", "ann")
+        store.enter("c2", "bob", timeout=60)
+        store.clock.advance(10)
+
+        assert [store.seen("ann"), store.seen("bob")] == [0, 0]
+
+    def test_who_never_came_was_never_seen(self, store: Store) -> None:
+        store.enter("c1", "ann")
+
+        found = store.backend.last_seen(["bob", "ann", "c1"])
+
+        assert [user for user, moment in found.items() if moment is None] == ["bob", "c1"]
+        assert store.backend.last_seen([]) == {}
+
+    @pytest.mark.parametrize("by", ["leave", "evict", "clear"])
+    def test_who_left_was_last_seen_then(self, store: Store, by: str) -> None:
+        store.enter("c1", "ann", timeout=60)
+        store.enter("c2", "bob", timeout=60)
+        store.clock.advance(5)
+        if by == "leave":
+            store.leave("c1")
+        elif by == "evict":
+            store.evict(user_id="ann")
+        else:
+            store.evict(reason="cleared")
+        store.clock.advance(100)
+
+        assert store.seen("ann") == 100
+
+    def test_who_leaves_one_of_two_channels_is_seen_in_the_other(self, store: Store) -> None:
+        store.enter("c1", "ann", timeout=60)
+        store.enter("c2", "ann", timeout=60, channel=OTHER)
+        store.leave("c1")
+        store.clock.advance(10)
+
+        assert store.seen() == 0
+
+    def test_of_two_departures_the_later_one_counts(self, store: Store) -> None:
+        store.enter("c1", "ann", timeout=10)
+        store.enter("c2", "ann", timeout=60, channel=OTHER)
+        store.clock.advance(30)
+        store.leave("c2", channel=OTHER)
+        store.clock.advance(5)
+        left_before = store.settle()
+
+        assert shapes(left_before) == [("left", "ann", "timeout")]
+        assert store.seen() == 5
+
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_who_ran_out_was_last_seen_then(self, store: Store, ended: bool) -> None:
+        store.enter("c1", "ann")
+        store.enter("c2", "bob", timeout=60)
+        store.enter("c3", "cid", timeout=20)
+        store.enter("c4", "cid", timeout=30)
+        store.clock.advance(100)
+
+        if ended:
+            store.prune()
+
+        assert [store.seen(user) for user in ("ann", "bob", "cid")] == [100 - LEASE, 40, 70]
+        assert len(store.changes[ROOM]) == (6 if ended else 3)
+
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_who_was_drained_was_last_seen_when_that_ran_out(
+        self, store: Store, ended: bool
+    ) -> None:
+        store.enter("c1", "ann")
+        store.backend.end_worker("w1", after=20)
+        store.clock.advance(5)
+        before = store.seen()
+        store.clock.advance(25)
+        if ended:
+            store.prune()
+
+        assert (before, store.seen()) == (0, 10)
+
+    def test_who_was_lost_with_a_lease_was_last_seen_when_that_is_met(self, store: Store) -> None:
+        store.enter("c1", "ann")
+        self.lose_lease(store.backend, "w1")
+        store.clock.advance(100)
+        before = store.seen()
+        store.backend.drop_empty_channels(3600)
+        found = store.seen()
+        store.state()
+        store.clock.advance(10)
+
+        assert (before, found, store.seen()) == (0, 0, 10)
+
+    def test_a_client_that_goes_while_its_user_stays_is_not_kept(self, store: Store) -> None:
+        store.enter("c1", "ann", timeout=10)
+        store.enter("c2", "ann", timeout=20)
+        store.clock.advance(15)
+        store.settle()
+        store.clock.advance(10)
+
+        assert store.seen() == 5
+
+    def test_an_anonymous_client_is_no_user_who_was_seen(self, store: Store) -> None:
+        store.enter("c1", None)
+        store.leave("c1")
+
+        assert store.seen("c1") is None
+        assert store.backend.last_seen(["c1", "None"]) == {"c1": None, "None": None}
+
+    def test_who_was_seen_is_forgotten_in_time(self, store: Store) -> None:
+        store.backend.last_seen_retention = 1000
+        store.enter("c1", "ann", timeout=60)
+        store.leave("c1")
+        store.clock.advance(1)
+        store.enter("c2", "bob", timeout=60)
+        store.leave("c2")
+        store.clock.advance(999)
+        store.enter("c3", "cid", timeout=60)
+
+        store.backend.drop_empty_channels(3600)
+
+        assert [store.seen(user) for user in ("ann", "bob", "cid")] == [None, 999, 0]
+
+    def test_more_than_a_slice_of_users_is_kept_and_forgotten(self, store: Store) -> None:
+        users = [f"u-{client}" for client in fill(store, SLICE + 5)]
+        store.evict(reason="cleared")
+        store.evict(reason="cleared")
+        store.clock.advance(10)
+        found = store.backend.last_seen([*users, "nobody"])
+        store.backend.last_seen_retention = 5
+
+        store.backend.drop_empty_channels(3600)
+
+        assert [user for user, moment in found.items() if moment is None] == ["nobody"]
+        assert set(store.backend.last_seen(users).values()) == {None}
+
+    @pytest.mark.parametrize("by", ["leave", "evict", "settle"])
+    def test_where_nothing_is_kept_only_who_is_present_was_seen(
+        self, store: Store, by: str
+    ) -> None:
+        store.backend.last_seen_retention = 0
+        store.enter("c1", "ann", timeout=10)
+        before = store.seen()
+        if by == "leave":
+            store.leave("c1")
+        elif by == "evict":
+            store.evict()
+        else:
+            store.clock.advance(20)
+            store.settle()
+
+        store.backend.last_seen_retention = 1000
+
+        assert (before, store.seen()) == (0, None)
+
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_of_many_channels_the_one_that_ran_out_last_counts(
+        self, store: Store, ended: bool
+    ) -> None:
+        timeouts = [10, 20, 60, 50, 40, 30]
+        users = [f"u{first}" for first in range(len(timeouts))]
+        for first, user in enumerate(users):
+            for number, timeout in enumerate(timeouts[first:] + timeouts[:first]):
+                channel = f"/room/{number}"
+                store.enter(f"{user} {number}", user, channel=channel, timeout=timeout)
+        store.clock.advance(100)
+        if ended:
+            store.prune()
+
+        assert [store.seen(user) for user in users] == [40] * len(users)
+
+    def test_users_who_ran_out_in_many_channels_were_seen(self, store: Store) -> None:
+        users = [f"u{number:02}" for number in range(11)]
+        for number in range(30):
+            channel = f"/room/{number}"
+            some = [member(f"{user} {number}", user, channel=channel) for user in users]
+            store.hold(some, channel=channel)
+        store.lose_workers()
+
+        found = store.backend.last_seen([*users, "nobody"])
+
+        assert list(found) == [*users, "nobody"]
+        assert {store.seen(user) for user in users} == {1}
+        assert [user for user, moment in found.items() if moment is None] == ["nobody"]
+
+    def test_nobody_was_seen_later_than_now(self, store: Store) -> None:
+        store.enter("c1", "ann", timeout=10)
+        store.leave("c1")
+
+        store.clock.advance(-500)
+
+        assert store.seen() == 0
+
+    def test_users_who_leave_many_channels_at_once_are_kept(self, store: Store) -> None:
+        users = [f"u{number}" for number in range(THREADS)]
+        for channel in range(THREADS):
+            for user in users:
+                store.enter(f"{user}-{channel}", user, channel=f"/room/{channel}", timeout=60)
+
+        together(
+            *[
+                lambda c=c: store.leave(
+                    *[f"{user}-{c}" for user in (users if c % 2 else users[::-1])],
+                    channel=f"/room/{c}",
+                )
+                for c in range(THREADS)
+            ]
+        )
+        store.clock.advance(7)
+
+        assert [store.seen(user) for user in users] == [7] * THREADS
+
+    @pytest.mark.parametrize(("one", "another"), [*ALIKE, pytest.param("a ", "a", id="space")])
+    def test_ids_that_look_alike_were_seen_apart(
+        self, store: Store, one: str, another: str
+    ) -> None:
+        store.enter("c1", one, timeout=60)
+        store.leave("c1")
+        store.clock.advance(3)
+        store.enter("c2", another, timeout=60)
+
+        assert [store.seen(one), store.seen(another)] == [3, 0]
 
     # reset_epoch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from ...errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
@@ -22,7 +23,7 @@ from ..base import (
     Told,
     chunks,
 )
-from ..steps import Row, milliseconds, users_of
+from ..steps import Row, milliseconds, moment, users_of
 from .events import changes_of
 from .listener import RedisListener
 from .server import Server
@@ -54,6 +55,11 @@ class RedisBackend(Backend):
         self.server = Server(
             client, prefix=prefix, kept=kept, clock=clock, on_failure=self.note_failure
         )
+
+    @property
+    def _seen_kept(self) -> int:
+        """Milliseconds for which it is kept when a user was last seen."""
+        return milliseconds(self.last_seen_retention)
 
     # Members
 
@@ -121,7 +127,7 @@ class RedisBackend(Backend):
         worker: str | None = None,
     ) -> list[Change]:
         _, text = self.server.run_once(
-            "leave", channel, reason, user_id or "", worker or "", *client_ids
+            "leave", channel, reason, user_id or "", worker or "", self._seen_kept, *client_ids
         )
         return changes_of(channel, text)
 
@@ -144,7 +150,13 @@ class RedisBackend(Backend):
         reason: Reason | None = None,
     ) -> Evicted:
         _, text, more, held = self.server.run_once(
-            "evict", channel, user_id or "", client_id or "", reason or "", SLICE
+            "evict",
+            channel,
+            user_id or "",
+            client_id or "",
+            reason or "",
+            SLICE,
+            self._seen_kept,
         )
         return Evicted(changes_of(channel, text), bool(more), bool(held))
 
@@ -207,7 +219,9 @@ class RedisBackend(Backend):
     # Ending what is due
 
     def settle(self, channel: str) -> Pruned:
-        _, text, more = self.server.run_once("settle", channel, int(self.spares_leases), SLICE)
+        _, text, more = self.server.run_once(
+            "settle", channel, int(self.spares_leases), SLICE, self._seen_kept
+        )
         return Pruned(changes_of(channel, text), bool(more))
 
     def due(self, limit: int) -> list[str]:
@@ -258,6 +272,19 @@ class RedisBackend(Backend):
         _, names = self.server.run("channels_of", *whose)
         return sorted(names)
 
+    def last_seen(self, user_ids: Collection[str]) -> dict[str, datetime | None]:
+        found: dict[str, datetime | None] = {}
+        waiting = list(user_ids)
+        while waiting:
+            # Who is present takes one look, who is due one for each channel.
+            _, moments = self.server.run("last_seen", 3 * SLICE, *waiting[:SLICE])
+            told, waiting = waiting[: len(moments)], waiting[len(moments) :]
+            found.update(
+                (user_id, moment(int(until)) if until else None)
+                for user_id, until in zip(told, moments, strict=True)
+            )
+        return found
+
     # Upkeep
 
     def reset_epoch(self, channel: str, old: str, new: str) -> bool:
@@ -267,7 +294,9 @@ class RedisBackend(Backend):
     def drop_empty_channels(self, retention: float) -> int:
         dropped = 0
         while True:
-            _, some, more = self.server.run("drop_empty_channels", milliseconds(retention), SLICE)
+            _, some, more = self.server.run(
+                "drop_empty_channels", milliseconds(retention), SLICE, self._seen_kept
+            )
             dropped += int(some)
             if not more:
                 return dropped

@@ -6,11 +6,13 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property, partial
 from itertools import groupby
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Engine,
     MetaData,
@@ -41,10 +43,13 @@ from ..steps import (
     Step,
     StepBackend,
     milliseconds,
+    moment,
     users_of,
 )
 from .dialects import dialect_of
+from .expressions import Expressions
 from .models import Models, map_models
+from .seen import Seen
 from .step import ROW_COLUMNS, SQLStep
 from .tables import Tables
 
@@ -87,11 +92,17 @@ class SQLAlchemyBackend(StepBackend):
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
+        self.seen = Seen(self)
 
     @cached_property
     def models(self) -> Models:
         """Mapped classes of the tables, made when they are first asked for."""
         return map_models(self.tables)
+
+    @cached_property
+    def expressions(self) -> Expressions:
+        """Presence in SQL expressions, for the app's own queries."""
+        return Expressions(self.tables, self.engine, self._clock)
 
     # Connections
 
@@ -169,6 +180,10 @@ class SQLAlchemyBackend(StepBackend):
         if self._clock is not None:
             return int(self._clock() * 1000)
         return int(connection.execute(select(self._now)).scalar_one())
+
+    def clock(self) -> ColumnElement[int]:
+        """The store's clock in milliseconds, for use in a statement."""
+        return self._now if self._clock is None else literal(int(self._clock() * 1000), BigInteger)
 
     # Members
 
@@ -436,7 +451,7 @@ class SQLAlchemyBackend(StepBackend):
         query = (
             select(
                 *[channels.c[name] for name in ("epoch", "revision", "count", "anonymous")],
-                self._now if self._clock is None else literal(self.now(connection)),
+                self.clock(),
                 *[workers.c[name] for name in ("status", "lease", "timeout")],
                 *[members.c[name] for name in ROW_COLUMNS],
             )
@@ -510,6 +525,12 @@ class SQLAlchemyBackend(StepBackend):
         query = select(members.c.channel).where(whose).distinct().order_by(members.c.channel)
         return self._read(lambda connection: list(connection.execute(query).scalars()))
 
+    def last_seen(self, user_ids: Collection[str]) -> dict[str, datetime | None]:
+        found: dict[str, int] = {}
+        for some in chunks(user_ids):
+            found |= self._read(partial(self.seen.read, user_ids=some))
+        return {user: moment(found[user]) if user in found else None for user in user_ids}
+
     # Upkeep
 
     def reset_epoch(self, channel: str, old: str, new: str) -> bool:
@@ -523,6 +544,7 @@ class SQLAlchemyBackend(StepBackend):
 
     def drop_empty_channels(self, retention: float) -> int:
         self._mark_orphans(self._orphans())
+        self._forget_seen()
         channels, commands = self.tables.channels, self.tables.commands
 
         def work(connection: Connection) -> int:
@@ -552,6 +574,11 @@ class SQLAlchemyBackend(StepBackend):
             dropped += found
             if found < SLICE:
                 return dropped
+
+    def _forget_seen(self) -> None:
+        forget = partial(self.seen.forget, retention=milliseconds(self.last_seen_retention))
+        while self._transact(forget) == SLICE:
+            pass
 
     def _orphans(self) -> list[str]:
         """Workers named by members and unknown to the store, by hopping along the index."""

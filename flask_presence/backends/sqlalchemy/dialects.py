@@ -7,12 +7,12 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import Engine, Select, Table, event, exc
+from sqlalchemy import Engine, Select, Table, event, exc, func
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
@@ -59,6 +59,10 @@ class Dialect:
     """PostgreSQL's way, which is the most usual one; the others say what they do otherwise."""
 
     clock = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    statement_clock = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)"
+    """One moment for all of a statement, so that indexes and joins can serve it."""
+
+    greatest, least = "greatest", "least"
     retried: tuple[str | int, ...] = ("40001", "40P01")
     locks_by_upsert = True
     """Must the first statement on a channel be an insert, lest two steps lock each other out?"""
@@ -70,6 +74,8 @@ class Dialect:
         "WHERE setting = '0'"
     )
     """Bounds a connection's waiting where nobody has; a process that is frozen keeps no lock."""
+
+    _insert: Callable[[Table], Any] = staticmethod(postgresql.insert)
 
     def __init__(self) -> None:
         self._silent_until = float("-inf")
@@ -132,6 +138,14 @@ class Dialect:
             index_elements=[key], set_={key: getattr(insert.excluded, key)}
         )
 
+    def upsert_latest(self, table: Table, key: str, value: str) -> Any:
+        """An insert that raises the value, where there is the row, to the new one."""
+        insert = self._insert(table)
+        excluded = insert.excluded[value]
+        return insert.on_conflict_do_update(
+            index_elements=[key], set_={value: excluded}, where=table.c[value] < excluded
+        )
+
     def lock_lease(self, select: Select[Any]) -> Select[Any]:
         """Keep the lease from being ended until the step is over; it may be renewed."""
         return select.with_for_update(read=True, key_share=True)
@@ -146,6 +160,7 @@ class Dialect:
 
 class MySQLDialect(Dialect):
     clock = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED)"
+    statement_clock = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"
     retried = (1020, 1205, 1213)
     limits = (
         "SET SESSION /*M!100300 idle_transaction_timeout = 5, */ "
@@ -156,6 +171,11 @@ class MySQLDialect(Dialect):
     def upsert(self, table: Table, key: str) -> Any:
         insert = mysql.insert(table)
         return insert.on_duplicate_key_update(**{key: getattr(insert.inserted, key)})
+
+    def upsert_latest(self, table: Table, key: str, value: str) -> Any:
+        insert = mysql.insert(table)
+        latest = func.greatest(table.c[value], insert.inserted[value])
+        return insert.on_duplicate_key_update({value: latest})
 
     def lock_lease(self, select: Select[Any]) -> Select[Any]:
         return select.with_for_update(read=True)
@@ -177,7 +197,10 @@ class SQLiteDialect(Dialect):
     ``BEGIN IMMEDIATE``."""
 
     clock = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"
+    statement_clock = clock
+    greatest, least = "max", "min"
     locks_by_upsert = False
+    _insert = staticmethod(sqlite.insert)
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +128,17 @@ class SQLStep:
             self._connection.execute(
                 delete(members).where(members.c.channel == name, members.c.client_id.in_(some))
             )
+
+    def keep_seen(self, until: Mapping[str, int | None]) -> None:
+        if not self._backend.last_seen_retention:
+            return
+        seen, moments = self._backend.seen, list(until.values())
+        if moments == [None]:
+            # The usual case does without a look at the clock.
+            seen.keep_now(self._connection, *until)
+        else:
+            known = [self.now if moment is None else moment for moment in moments]
+            seen.keep(self._connection, dict(zip(until, known, strict=True)))
 
     def may_hold(self, worker: str) -> bool:
         workers = self._tables.workers

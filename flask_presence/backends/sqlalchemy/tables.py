@@ -70,6 +70,11 @@ class Tables:
             Column("lease", BigInteger, nullable=False),
             Column("timeout", BigInteger, nullable=False),
         )
+        self.seen = self._table(
+            "seen",
+            Column("user_id", _name(255), primary_key=True),
+            Column("at", BigInteger, nullable=False, index=True),
+        )
         self.commands = self._table(
             "commands",
             Column("number", BigInteger, primary_key=True, autoincrement=False),
@@ -89,4 +94,4 @@ class Tables:
 
     @property
     def all(self) -> list[Table]:
-        return [self.channels, self.members, self.workers, self.commands]
+        return [self.channels, self.members, self.workers, self.seen, self.commands]

@@ -1,7 +1,8 @@
--- Forgets old commands, and a slice of the channels that have been empty for long.
--- ARGV   ms, slice
+-- Forgets old commands, and a slice of the channels that have been empty for long and of the users
+-- who were last seen long ago.
+-- ARGV   ms, slice, ms to keep who was last seen
 -- reply  ok, how many were forgotten, 1 where there may be more
-local span, slice = tonumber(ARGV[7]), tonumber(ARGV[8])
+local span, slice, seen_kept = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
 -- The last command stays: the next one's number comes after it.
 local last = redis.call('ZREVRANGE', key('commands'), 0, 0, 'WITHSCORES')[2]
@@ -15,4 +16,9 @@ for _, name in ipairs(names) do
   dropped = dropped + redis.call('EXISTS', key('channel', name))
   forget_channel(name)
 end
-return {'ok', dropped, #names == slice and 1 or 0}
+
+local users = redis.call('ZRANGEBYSCORE', key('seen'), '-inf', now - seen_kept, 'LIMIT', 0, slice)
+if #users > 0 then
+  redis.call('ZREM', key('seen'), unpack(users))
+end
+return {'ok', dropped, math.max(#names, #users) == slice and 1 or 0}

@@ -25,6 +25,7 @@ end
 -- workers         hash: worker to status, moment and timeout of its lease
 -- holders         set of workers that began a lease and are not forgotten
 -- commands        sorted set: commands by number
+-- seen            sorted set: user id by the moment until which that user was seen
 -- reply:ID        what an operation answered, in case it is asked again
 local function key(kind, name)
   if name then

@@ -1,7 +1,7 @@
 -- Takes clients out of a channel.
--- ARGV   channel, reason, user or '', worker or '', client, client, ...
+-- ARGV   channel, reason, user or '', worker or '', ms to keep who was last seen, client, ...
 -- reply  ok, changes
-local name, reason, user, worker = unpack(ARGV, 7, 10)
+local name, reason, user, worker, seen_kept = unpack(ARGV, 7, 11)
 
 local said = recall()
 if said then
@@ -19,7 +19,7 @@ local function take(row, group)
   end
 end
 
-for i = 11, #ARGV do
+for i = 12, #ARGV do
   local own, group = find(scene, ARGV[i])
   if own and (worker == '' or own[WORKER] == worker) then
     take(own, group)
@@ -37,5 +37,5 @@ end
 if #gone == 0 then
   return {'ok', ''}
 end
-take_out(scene, gone, function() return reason end)
+take_out(scene, gone, function() return reason end, tonumber(seen_kept))
 return answer({'ok', close(scene)})

@@ -53,7 +53,7 @@ local function open(name, epoch)
   end
   scene.found = {count = scene.count, anonymous = scene.anonymous, waiting = scene.waiting}
   scene.groups, scene.touched, scene.changes = {}, {}, {}
-  scene.pointers, scene.keep = {}, keep
+  scene.pointers, scene.seen, scene.keep = {}, {}, keep
   return scene
 end
 
@@ -260,8 +260,20 @@ local function discard(scene, gone)
   end
 end
 
--- Deletes rows, a user at a time in the order of entering; reason(rows) is asked for each.
-local function take_out(scene, gone, reason)
+-- Keeps until when the user was seen whose rows these were: the latest moment of any, or now.
+local function keep_seen(scene, user, rows, moments)
+  local latest
+  for _, row in ipairs(rows) do
+    local moment = math.min(moments and moments[row] or now, now)
+    latest = math.max(latest or moment, moment)
+  end
+  scene.seen[#scene.seen + 1] = latest
+  scene.seen[#scene.seen + 1] = user
+end
+
+-- Deletes rows, a user at a time in the order of entering; reason(rows) is asked for each. Keeps for
+-- so many ms when those were seen who left, 0 being not at all: now, or by row at these moments.
+local function take_out(scene, gone, reason, seen_kept, moments)
   table.sort(gone, function(one, other)
     if one[1][PLACE] ~= other[1][PLACE] then
       return one[1][PLACE] < other[1][PLACE]
@@ -284,8 +296,16 @@ local function take_out(scene, gone, reason)
       group.rows[row[CLIENT]] = nil
     end
     compare(scene, group, info, meta, why)
+    if seen_kept > 0 and group.user and not next(group.rows) then
+      keep_seen(scene, group.user, leaving[group], moments)
+    end
   end
   discard(scene, gone)
+  for i = 1, #scene.seen, 1000 do
+    local last = math.min(i + 999, #scene.seen)
+    redis.call('ZADD', key('seen'), 'GT', unpack(scene.seen, i, last))
+    keep_alive(key('seen'), math.max(keep, seen_kept))
+  end
 end
 
 local function save_group(scene, group)

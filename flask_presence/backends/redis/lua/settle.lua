@@ -1,8 +1,8 @@
 -- Ends a slice of what is due in one channel; first ends leases that ran out.
--- ARGV   channel, 1 where leases are spared, slice
+-- ARGV   channel, 1 where leases are spared, slice, ms to keep who was last seen
 -- reply  ok, changes, 1 where there is more
-local name, spared, slice = unpack(ARGV, 7)
-spared, slice = spared == '1', tonumber(slice)
+local name, spared, slice, seen_kept = unpack(ARGV, 7)
+spared, slice, seen_kept = spared == '1', tonumber(slice), tonumber(seen_kept)
 
 local said = recall()
 if said then
@@ -53,7 +53,7 @@ end
 if #clients > 0 then
   prefetch(scene, clients)
 end
-local gone, done = {}, {}
+local gone, done, moments = {}, {}, {}
 for _, found in ipairs(due) do
   local client, member, holder = unpack(found)
   local own, group = find(scene, client)
@@ -71,6 +71,7 @@ for _, found in ipairs(due) do
       local ends = not worker and redis.call('ZSCORE', key('deadlines', name), row[CLIENT])
       if worker and is_over(leases[worker], true) or ends and tonumber(ends) <= now then
         gone[#gone + 1] = {row, group}
+        moments[row] = worker and leases[worker].ends or tonumber(ends or nil)
       end
     end
   end
@@ -88,5 +89,5 @@ take_out(scene, gone, function(rows)
     end
   end
   return 'worker_lost'
-end)
+end, seen_kept, moments)
 return answer({'ok', close(scene), #due >= slice and 1 or 0})

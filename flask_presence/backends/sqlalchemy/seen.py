@@ -1,0 +1,81 @@
+"""Until when users were seen: how it is written with a leave, read, and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    FromClause,
+    Select,
+    delete,
+    func,
+    select,
+    union_all,
+)
+from sqlalchemy.engine import Connection
+
+from ..base import SLICE
+
+if TYPE_CHECKING:
+    from .backend import SQLAlchemyBackend
+
+
+class Seen:
+    """What the backend does with its table ``seen``, inside a transaction that it was given.
+
+    Rows of it are locked in the order of their ids, after all others of a step.
+    """
+
+    def __init__(self, backend: SQLAlchemyBackend) -> None:
+        self._backend = backend
+        self._seen = backend.tables.seen
+        self._upsert = backend.dialect.upsert_latest(self._seen, "user_id", "at")
+
+    def keep(self, connection: Connection, until: Mapping[str, int]) -> None:
+        """Keep until when users were seen, where it is later than before."""
+        # In the order of their ids, lest two steps lock each other out.
+        rows = [{"user_id": user_id, "at": moment} for user_id, moment in sorted(until.items())]
+        connection.execute(self._upsert, rows)
+
+    def keep_now(self, connection: Connection, user_id: str) -> None:
+        """Keep that a user was seen until now."""
+        connection.execute(self._upsert.values(user_id=user_id, at=self._backend.clock()))
+
+    def read(self, connection: Connection, user_ids: Collection[str]) -> dict[str, int]:
+        """Until when those were seen who ever were, in one statement: who leaves between two
+        would be in neither."""
+        backend, seen, members = self._backend, self._seen, self._backend.tables.members
+        now = backend.clock()
+        until, held = held_until(members, backend.tables.workers)
+        query = union_all(
+            select(seen.c.user_id, seen.c.at, now).where(seen.c.user_id.in_(user_ids)),
+            held.add_columns(members.c.user_id, until, now).where(members.c.user_id.in_(user_ids)),
+        )
+        found: dict[str, int] = {}
+        for user_id, at, moment in connection.execute(query):
+            found[user_id] = max(found.get(user_id, 0), min(moment if at is None else at, moment))
+        return found
+
+    def forget(self, connection: Connection, retention: int) -> int:
+        """Forget a slice of those who were last seen so many milliseconds ago, and tell how many
+        those were."""
+        seen = self._seen
+        is_old = seen.c.at <= self._backend.now(connection) - retention
+        found = list(connection.scalars(select(seen.c.user_id).where(is_old).limit(SLICE)))
+        if found:
+            some = seen.c.user_id.in_(found)
+            locked = select(seen.c.user_id).where(some).order_by(seen.c.user_id).with_for_update()
+            connection.execute(locked).all()
+            connection.execute(delete(seen).where(some, is_old))
+        return len(found)
+
+
+def held_until(members: FromClause, workers: FromClause) -> tuple[Any, Select[Any]]:
+    """The moment up to which a member is held, and what to select it from.
+
+    It is ``NULL`` where the store has lost the worker, and may lie ahead.
+    """
+    lease = func.nullif(workers.c.lease, 0)
+    held = select().select_from(members.outerjoin(workers, workers.c.id == members.c.worker))
+    return func.coalesce(members.c.deadline, lease), held
