@@ -48,7 +48,7 @@ Written by `make bench`, {time.strftime("%Y-%m-%d")}, in {took:.0f} s.
 
 {host.describe()}
 
-Figures are medians of the rounds, in which both sides take turns; the range is that of the rounds' ratios.
+Figures are medians of the rounds, in which both sides take turns; the range is that of the ratios.
 
 {figures.table(lines)}
 

@@ -41,8 +41,8 @@ def measure(rounds: int, seconds: float) -> list[Line]:
             ("Node's socket.io, each join emitted", nodes),
         )
     ] + [
-        Line(f"{what}: events for each", "-", "", "at most", 20, [(most, 0) for most, _ in amounts]),
-        Line(f"{what}: KB for each", "-", "", "at most", 60, [(size, 0) for _, size in amounts]),
+        Line(f"{what}: events each", "-", "", "at most", 20, [(most, 0) for most, _ in amounts]),
+        Line(f"{what}: KB each", "-", "", "at most", 60, [(size, 0) for _, size in amounts]),
     ]
 
 

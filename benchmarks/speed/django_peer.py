@@ -123,9 +123,7 @@ def serve(url: str) -> None:
         print(server.listening_addresses[0][1], flush=True)
 
     endpoints = build_endpoint_description_strings(host="127.0.0.1", port=0)
-    server = Server(
-        application(), endpoints=endpoints, signal_handlers=False, ready_callable=ready
-    )
+    server = Server(application(), endpoints=endpoints, signal_handlers=False, ready_callable=ready)
     reactor.callLater(0, lambda: None)
     server.run()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ..stores import redis
@@ -34,7 +35,7 @@ def subscribed(server: Running, size: int, **options: Any) -> Iterator[tuple[Cro
         positions: dict[Link, dict[str, Any]] = {link: {} for link in crowd.links}
         for step in range(3):
             names = {link: f"/room/{(link.number + step) % ROOMS}" for link in crowd.links}
-            answers = crowd.ask_all("subscribe", lambda link: {"channel": names[link]})
+            answers = crowd.ask_all("subscribe", partial(_channel, names))
             for link, answer in zip(crowd.links, answers, strict=True):
                 state = answer["state"]
                 positions[link][names[link]] = [state["epoch"], state["revision"]]
@@ -45,6 +46,10 @@ def subscribed(server: Running, size: int, **options: Any) -> Iterator[tuple[Cro
                 for link, places in positions.items()
             },
         )
+
+
+def _channel(names: Mapping[Link, str], link: Link) -> dict[str, str]:
+    return {"channel": names[link]}
 
 
 def _heartbeats(

@@ -12,7 +12,15 @@ from pathlib import Path
 SERVER_CORE, LOAD_CORE = 0, max(os.sched_getaffinity(0))
 """What is measured has one core for itself; what asks, and the stores, have another one."""
 
-PACKAGES = ["flask", "flask-socketio", "python-socketio", "gevent", "redis", "sqlalchemy", "psycopg"]
+PACKAGES = [
+    "flask",
+    "flask-socketio",
+    "python-socketio",
+    "gevent",
+    "redis",
+    "sqlalchemy",
+    "psycopg",
+]
 
 
 def take_core(core: int) -> None:

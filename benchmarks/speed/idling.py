@@ -18,21 +18,24 @@ from .servers import flask_server
 SIZE, ROOMS = 5000, 100
 INTERVAL = 25
 """Seconds between a client's heartbeats."""
-READS = frozenset(
-    "EXISTS GET HGET HGETALL HKEYS HLEN HMGET PTTL SMEMBERS TIME ZCARD ZCOUNT ZRANGE ZRANGEBYLEX "
-    "ZRANGEBYSCORE ZREVRANGE ZSCORE".split()
-)
+READS = {
+    *("EXISTS", "GET", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "PTTL", "SMEMBERS", "TIME"),
+    *("ZCARD", "ZCOUNT", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZREVRANGE", "ZSCORE"),
+}
 RENEWALS_EACH = 5
 """Seconds between two renewals: a third of `PRESENCE_WORKER_TIMEOUT`."""
 
 
 def measure(rounds: int, seconds: float) -> list[Line]:
     """Scripts that write, for each renewal; the clients send their heartbeats all the while."""
-    with redis() as url, flask_server(PRESENCE_BACKEND=url) as server:
-        with subscribed(server, SIZE) as (crowd, beats):
-            crowd.ask_all("enter", lambda link: {"channel": f"/room/{link.number % ROOMS}"})
-            time.sleep(1)
-            found = [(_writes(url, crowd, beats), 0.0) for _ in range(rounds)]
+    with (
+        redis() as url,
+        flask_server(PRESENCE_BACKEND=url) as server,
+        subscribed(server, SIZE) as (crowd, beats),
+    ):
+        crowd.ask_all("enter", lambda link: {"channel": f"/room/{link.number % ROOMS}"})
+        time.sleep(1)
+        found = [(_writes(url, crowd, beats), 0.0) for _ in range(rounds)]
     what = f"store writes for each renewal, {SIZE:,} clients connected, Redis"
     return [Line(what, "-", "", "at most", 1.0, found)]
 

@@ -37,7 +37,9 @@ def frame(text: str) -> bytes:
 PONG = frame("3")
 
 
-def event(name: str, payload: Any = None, *, namespace: str = "/presence", number: int = 1) -> bytes:
+def event(
+    name: str, payload: Any = None, *, namespace: str = "/presence", number: int = 1
+) -> bytes:
     """A Socket.IO event that asks for an acknowledgement, as a frame."""
     words = [name] if payload is None else [name, payload]
     space = "" if namespace == "/" else f"{namespace},"

@@ -26,15 +26,18 @@ PARTS = [
 
 def measure(connections: int, seconds: float) -> str:
     """The tables as Markdown."""
-    with redis() as url, flask_server(PRESENCE_BACKEND=url) as server:
-        with Crowd(server.port, ROOMS, name="resident") as residents:
-            residents.ask_all("enter", lambda link: {"channel": f"/room/{link.number}"})
-            with subscribed(server, connections) as (crowd, beats):
-                server.post("/sample")
-                rate = crowd.answered_per_second(
-                    lambda link: [beats[link]], outstanding=1, seconds=seconds
-                )
-                stacks = server.get("/samples")
+    with (
+        redis() as url,
+        flask_server(PRESENCE_BACKEND=url) as server,
+        Crowd(server.port, ROOMS, name="resident") as residents,
+    ):
+        residents.ask_all("enter", lambda link: {"channel": f"/room/{link.number}"})
+        with subscribed(server, connections) as (crowd, beats):
+            server.post("/sample")
+            rate = crowd.answered_per_second(
+                lambda link: [beats[link]], outstanding=1, seconds=seconds
+            )
+            stacks = server.get("/samples")
     return _report(rate, [(stack, number) for stack, number in stacks])
 
 
@@ -50,9 +53,7 @@ def _report(rate: float, stacks: Iterable[tuple[list[str], int]]) -> str:
         f"| {name} | {number / total:.0%} | {number / total * each:.1f} |"
         for name, number in parts.most_common()
     ]
-    busiest = [
-        f"| `{name}` | {number / total:.1%} |" for name, number in functions.most_common(15)
-    ]
+    busiest = [f"| `{name}` | {number / total:.1%} |" for name, number in functions.most_common(15)]
     return "\n".join(
         [
             f"{rate:,.0f} heartbeats a second, with three positions each: {each:.0f} µs of CPU for "

@@ -64,9 +64,7 @@ def _compare(backend: RedisBackend, rounds: int, seconds: float) -> list[Line]:
     }
     found = [one_round(contenders, seconds) for _ in range(rounds)]
     return [
-        Line(
-            f"`{verb}`, Redis", against, "/s", "times as many", goal, pairs(found, "ours", who, i)
-        )
+        Line(f"`{verb}`, Redis", against, "/s", "times as many", goal, pairs(found, "ours", who, i))
         for who, against, goal in (
             ("nothing", "an EVALSHA that does nothing", 0.65),
             ("discourse", "Discourse's four round trips", 3.0),

@@ -35,7 +35,9 @@ class Running:
 
 
 @contextmanager
-def running(command: Sequence[str], *, core: int = SERVER_CORE, **environment: str) -> Iterator[Running]:
+def running(
+    command: Sequence[str], *, core: int = SERVER_CORE, **environment: str
+) -> Iterator[Running]:
     """A process whose first line is the port that it listens on."""
     process = subprocess.Popen(
         ["taskset", "-c", str(core), *command],

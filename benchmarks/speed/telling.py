@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from ..stores import redis
 from .figures import Line
@@ -79,7 +80,8 @@ def _theirs(server: Running, rounds: int) -> list[float]:
         for link in audience.links:
             link.send(frame("watch"))
         audience.run(lambda: all(told.values()))
-        return [COMERS / seconds_of(lambda: _join(server, audience, told, n)) for n in range(rounds)]
+        joins = [partial(_join, server, audience, told, number) for number in range(rounds)]
+        return [COMERS / seconds_of(join) for join in joins]
 
 
 def _join(server: Running, audience: Crowd, told: dict[Link, int], number: int) -> None:

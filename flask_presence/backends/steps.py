@@ -354,7 +354,10 @@ class StepBackend(Backend):
                 if (row.client_id in client_ids and worker in (None, row.worker))
                 or (user_id is not None and row.user_id == user_id and _has_deadline(row, step))
             ]
-            return _scene_of(step, channel, counters, gone).take_out(gone, lambda _: reason)
+            # Who was named has been read with all their rows.
+            others = found if all(row.user_id in (None, user_id) for row in gone) else None
+            scene = _scene_of(step, channel, counters, gone, others=others)
+            return scene.take_out(gone, lambda _: reason)
 
         return self.run(step)
 
@@ -417,10 +420,18 @@ def _open_for(members: Sequence[Member], step: Step, epoch: str) -> Scene:
     return Scene(step, channel, counters, rows)
 
 
-def _scene_of(step: Step, channel: str, counters: Counters, rows: Sequence[Row]) -> Scene:
-    """A scene with these rows and all others of the same users."""
-    users = {row.user_id for row in rows if row.user_id is not None}
-    others = step.rows(channel, users=users) if users else []
+def _scene_of(
+    step: Step,
+    channel: str,
+    counters: Counters,
+    rows: Sequence[Row],
+    *,
+    others: Sequence[Row] | None = None,
+) -> Scene:
+    """A scene with these rows and all others of the same users, which are read unless given."""
+    if others is None:
+        users = {row.user_id for row in rows if row.user_id is not None}
+        others = step.rows(channel, users=users) if users else []
     return Scene(step, channel, counters, {row.client_id: row for row in [*rows, *others]}.values())
 
 

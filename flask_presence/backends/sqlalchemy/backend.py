@@ -50,7 +50,8 @@ from .dialects import dialect_of
 from .expressions import Expressions
 from .models import Models, map_models
 from .seen import Seen
-from .step import ROW_COLUMNS, SQLStep
+from .statements import ROW_COLUMNS, Statement, Statements
+from .step import SQLStep
 from .tables import Tables
 
 T = TypeVar("T")
@@ -89,9 +90,11 @@ class SQLAlchemyBackend(StepBackend):
         self.engine = engine
         self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
         self.dialect = dialect_of(engine)
+        self.statements = Statements(self.tables, self.dialect)
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
+        self._read_clock = Statement(select(self._now))
         self.seen = Seen(self)
 
     @cached_property
@@ -179,7 +182,12 @@ class SQLAlchemyBackend(StepBackend):
         """The store's clock in milliseconds."""
         if self._clock is not None:
             return int(self._clock() * 1000)
-        return int(connection.execute(select(self._now)).scalar_one())
+        return int(self._read_clock.run(connection).scalar_one())
+
+    @property
+    def has_clock(self) -> bool:
+        """Is the time not the database's?"""
+        return self._clock is not None
 
     def clock(self) -> ColumnElement[int]:
         """The store's clock in milliseconds, for use in a statement."""
