@@ -44,7 +44,7 @@ class Heartbeats:
             return self._pass_on(eio_sid, data)  # type: ignore[no-any-return]
         number, _, rest = data[len(self._start) :].partition(EVENT)
         sid = self._server.manager.sid_from_eio_sid(eio_sid, self._namespace)
-        if not (rest[:1] in (",", "]") and _is_number(number) and self._is_connected(sid)):
+        if not (_is_number(number) and self._is_connected(sid)):
             return self._pass_on(eio_sid, data)  # type: ignore[no-any-return]
         _, *args = self._server.packet_class.json.loads(EVENT + rest)
         text = self._server.packet_class.json.dumps([self._answer(sid, *args)])

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from .errors import BadRequest
@@ -121,6 +122,30 @@ def load_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def load_objects(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Read back many, as `load_object` would each of them.
+
+    All at once where all are flat, which most are: a brace at each end, and none between.
+    """
+    joined = ",".join(texts)
+    is_flat = (
+        all(map(str.startswith, texts, repeat("{")))
+        and all(map(str.endswith, texts, repeat("}")))
+        and joined.count("{") == len(texts)
+        and "[" not in joined
+        and "\\" not in joined
+        and max(map(len, texts), default=0) < HUGE_DIGITS
+    )
+    if is_flat:
+        try:
+            joined.encode()
+            values: list[dict[str, Any]] = _STORED.decode(f"[{joined}]")
+            return values
+        except ValueError:
+            pass
+    return [load_object(text) for text in texts]
 
 
 def _is_plain(text: str) -> bool:

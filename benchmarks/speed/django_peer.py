@@ -90,7 +90,7 @@ def application() -> Any:
             if text_data == "watch":
                 await self.channel_layer.group_add(ROOM, self.channel_name)
             else:
-                await sync_to_async(self._join)(text_data)
+                await sync_to_async(self._join)(text_data or "")
             await self.send("done")
 
         def _join(self, name: str) -> None:
@@ -109,7 +109,6 @@ def serve(url: str) -> None:
     from channels_presence.signals import presence_changed
     from daphne.endpoints import build_endpoint_description_strings
     from daphne.server import Server
-    from twisted.internet import reactor
 
     users = add_users(1100)
     room = Room.objects.create(channel_name=ROOM)
@@ -124,7 +123,6 @@ def serve(url: str) -> None:
 
     endpoints = build_endpoint_description_strings(host="127.0.0.1", port=0)
     server = Server(application(), endpoints=endpoints, signal_handlers=False, ready_callable=ready)
-    reactor.callLater(0, lambda: None)
     server.run()
 
 

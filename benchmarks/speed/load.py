@@ -130,6 +130,8 @@ class Crowd:
             self.links += some
             if path == SOCKET_IO:
                 self._await_texts(some, lambda text: text.startswith(b"0{"))
+            else:
+                self._await_open(some)
             for namespace in namespaces:
                 self._connect(some, namespace, name)
 
@@ -149,6 +151,9 @@ class Crowd:
 
         self.listen(heard)
         self.run(lambda: not waiting)
+
+    def _await_open(self, links: Sequence[Link]) -> None:
+        self.run(lambda: all(link.is_open for link in links))
 
     def listen(self, heard: Callable[[Link, bytes], object]) -> None:
         for link in self.links:

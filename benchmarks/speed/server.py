@@ -46,37 +46,44 @@ def main() -> None:
     server.serve_forever()
 
 
+gone = {"gone": 0}
+
+
 def _add_bare(socketio: SocketIO) -> None:
     """What everything is compared with: handlers that do nothing."""
 
-    @socketio.on("nothing")
     def nothing(payload: Any = None) -> None:
         pass
 
-    @socketio.on("disconnect")
     def disconnect() -> None:
-        app_state["gone"] += 1
+        gone["gone"] += 1
 
-
-app_state = {"gone": 0}
+    socketio.on_event("nothing", nothing)
+    socketio.on_event("disconnect", disconnect)
 
 
 def _add_list(socketio: SocketIO) -> None:
     """Presence as it is rolled by hand: a dict, and the whole list to everybody."""
+    waiting: dict[str, str] = {}
     names: dict[str, str] = {}
 
-    @socketio.on("connect", namespace="/list")
     def connect(auth: Any) -> None:
-        request.environ["name"] = auth["user"]
+        waiting[_sid()] = auth["user"]
 
-    @socketio.on("join", namespace="/list")
     def join() -> None:
-        names[request.sid] = request.environ["name"]  # type: ignore[attr-defined]
+        names[_sid()] = waiting.pop(_sid())
         socketio.emit("here", list(names.values()), namespace="/list")
 
-    @socketio.on("disconnect", namespace="/list")
     def disconnect() -> None:
-        names.pop(request.sid, None)  # type: ignore[attr-defined]
+        waiting.pop(_sid(), None)
+        names.pop(_sid(), None)
+
+    for handler in (connect, join, disconnect):
+        socketio.on_event(handler.__name__, handler, namespace="/list")
+
+
+def _sid() -> str:
+    return str(request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO sets it
 
 
 def _add_presence(app: Flask) -> None:
@@ -102,8 +109,8 @@ def _add_routes(app: Flask) -> None:
         return ""
 
     @app.get("/gone")
-    def gone() -> dict[str, int]:
-        return app_state
+    def read_gone() -> dict[str, int]:
+        return gone
 
     @app.post("/sample")
     def sample() -> str:

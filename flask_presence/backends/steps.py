@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
 from ..model import Change, Kind, Member, Reason, User
-from ..protocol import load_object
+from ..protocol import load_object, load_objects
 from .base import SLICE, Backend, Evicted, Pruned
 
 T = TypeVar("T")
@@ -87,18 +87,39 @@ def seen(rows: Collection[Row]) -> Seen | None:
     return Seen(info, writer.meta if writer.wrote and writer.meta is not None else "{}")
 
 
+class Shown(NamedTuple):
+    """A user as they are shown, with their place in the order; info and meta are still text."""
+
+    place: int
+    user_id: str
+    info: str
+    meta: str
+
+
+def shown_of(rows: Sequence[Row]) -> Shown:
+    """How the user is shown whom these rows belong to."""
+    what = seen(rows)
+    row = rows[0]
+    assert what is not None
+    assert row.user_id is not None
+    return Shown(row.place, row.user_id, what.info, what.meta)
+
+
 def users_of(rows: Iterable[Row]) -> tuple[User, ...]:
     """The users that these rows of one channel belong to, in the order of entering."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.user_id is not None:
             groups.setdefault(row.user_id, []).append(row)
-    shown = [(group[0].place, user_id, seen(group)) for user_id, group in groups.items()]
-    return tuple(
-        User(user_id, load_object(what.info), load_object(what.meta))
-        for _, user_id, what in sorted(shown, key=lambda item: item[0])
-        if what is not None
-    )
+    return users_in_order(map(shown_of, groups.values()))
+
+
+def users_in_order(shown: Iterable[Shown]) -> tuple[User, ...]:
+    """Users in the order of entering."""
+    order = sorted(shown)
+    infos = load_objects([one.info for one in order])
+    metas = load_objects([one.meta for one in order])
+    return tuple(map(User, [one.user_id for one in order], infos, metas))
 
 
 class Lease(NamedTuple):

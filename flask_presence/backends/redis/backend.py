@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..base import (
     Told,
     chunks,
 )
-from ..steps import Row, milliseconds, moment, users_of
+from ..steps import Row, Shown, milliseconds, moment, shown_of, users_in_order
 from .events import changes_of
 from .listener import RedisListener
 from .server import Server
@@ -254,9 +254,8 @@ class RedisBackend(Backend):
         if status == "none":
             return Reading(State(channel), [])
         epoch, revision, count, anonymous, users = rest
-        return Reading(
-            State(channel, epoch, revision, count, anonymous, users_of(_rows(users))), []
-        )
+        shown = users_in_order(_shown(users))
+        return Reading(State(channel, epoch, revision, count, anonymous, shown), [])
 
     def channels(self, prefix: str | None = None) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -333,8 +332,17 @@ def _told(text: str, now: int) -> Told:
     return Told(int(number), max(0, now - at) / 1000, Command(*json.loads(fields)))
 
 
-def _rows(users: Iterable[str]) -> Iterable[Row]:
-    """The rows of all users, as ``scene.lua`` writes them."""
+def _shown(users: Iterable[str]) -> Iterator[Shown]:
+    """How all users are shown, from their rows as ``scene.lua`` writes them."""
     for user_id, rows in json.loads(f"[{','.join(users)}]"):
-        for client_id, info, meta, place, named, wrote, *_ in rows:
-            yield Row(client_id, user_id, info, meta or None, place, named, wrote)
+        if len(rows) == 1:
+            _, info, meta, place, *_ = rows[0]
+            yield Shown(place, user_id, info, meta or "{}")
+        else:
+            yield shown_of([_row(user_id, *row) for row in rows])
+
+
+def _row(
+    user_id: str, client_id: str, info: str, meta: str, place: int, named: int, wrote: int, *_: Any
+) -> Row:
+    return Row(client_id, user_id, info, meta or None, place, named, wrote)

@@ -251,5 +251,5 @@ def _text(reply: Any) -> Any:
     if isinstance(reply, bytes):
         return reply.decode()
     if isinstance(reply, list):
-        return [_text(item) for item in reply]
+        return [item.decode() if type(item) is bytes else _text(item) for item in reply]
     return reply

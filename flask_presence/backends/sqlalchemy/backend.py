@@ -439,19 +439,21 @@ class SQLAlchemyBackend(StepBackend):
         if not found:
             return Reading(State(channel), [])
         epoch, revision, count, anonymous, now = found[0][:5]
-        rows = [(Row(*row[8:]), _lease(row[5:8])) for row in found if row[8] is not None]
-        spared = self.spares_leases
-        due = [
-            (row, lease)
-            for row, lease in rows
-            if (lease is None or lease.is_over(now, spared=spared))
-            if row.worker is not None or (row.deadline is not None and row.deadline <= now)
-        ]
-        if due:
-            self._mark_orphans({row.worker for row, lease in due if row.worker and lease is None})
+        rows = [Row._make(row[8:]) for row in found if row[8] is not None]
+        # One row of each worker has its lease.
+        holding = {row.worker: place for place, row in enumerate(rows) if row.worker is not None}
+        leases = {worker: _lease(found[place][5:8]) for worker, place in holding.items()}
+        if self._is_over(leases.values(), now) or any(
+            row.deadline is not None and row.deadline <= now for row in rows
+        ):
+            self._mark_orphans({worker for worker, lease in leases.items() if lease is None})
             return Reading(None, self.settle(channel).changes)
-        users = users_of(row for row, _ in rows)
-        return Reading(State(channel, epoch, revision, count, anonymous, users), [])
+        return Reading(State(channel, epoch, revision, count, anonymous, users_of(rows)), [])
+
+    def _is_over(self, leases: Iterable[Lease | None], now: int) -> bool:
+        """Is the lease of one of these workers over? So is one that the store lost."""
+        spared = self.spares_leases
+        return any(lease is None or lease.is_over(now, spared=spared) for lease in leases)
 
     def _select_state(self, connection: Connection, channel: str) -> Sequence[Any]:
         """Everything in one statement: two could pair one revision with another one's members."""

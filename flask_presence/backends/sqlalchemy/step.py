@@ -73,7 +73,7 @@ class SQLStep:
         if len(ids) == 1:
             (wanted,) = ids
             rows = statement.run(self._connection, here=name, **{its: wanted})
-            return {row[0]: Row(*row) for row in rows}
+            return {row[0]: Row._make(row) for row in rows}
         found: dict[str, Row] = {}
         for some in chunks(ids):
             found |= self._select_rows(self._tables.members.c.channel == name, column.in_(some))
@@ -84,7 +84,7 @@ class SQLStep:
         columns = [members.c[column] for column in ROW_COLUMNS]
         # Locked, because who touches or releases a member does not lock its channel.
         query = select(*columns).where(*conditions).limit(limit).with_for_update()
-        return {row[0]: Row(*row) for row in self._connection.execute(query)}
+        return {row[0]: Row._make(row) for row in self._connection.execute(query)}
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
         here = self._tables.members.c.channel == name
