@@ -194,12 +194,15 @@ class Scene:
         self.seen_until: dict[str, int | None] = {}
         """Until when those were seen who left; ``None``: until now."""
         self._found = replace(counters)
+        self._group_of: dict[str, str | tuple[str]] = {}
         for row in rows:
             self.groups.setdefault(row.group, {})[row.client_id] = row
+            self._group_of[row.client_id] = row.group
 
     def row(self, client_id: str) -> Row | None:
         """The client's row, among those the scene was opened with."""
-        return next((rows[client_id] for rows in self.groups.values() if client_id in rows), None)
+        group = self._group_of.get(client_id)
+        return None if group is None else self.groups[group].get(client_id)
 
     def next_write(self) -> int:
         self.counters.writes += 1
@@ -216,6 +219,7 @@ class Scene:
             self.step.insert_row(self.channel, row)
         before = seen(rows.values())
         rows[row.client_id] = row
+        self._group_of[row.client_id] = row.group
         self._compare(row.group, before, "healed" if healed else None)
 
     def take_out(
