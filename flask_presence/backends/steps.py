@@ -167,7 +167,7 @@ class Step(Protocol):
     def due_rows(self, name: str, limit: int) -> list[Row]:
         """Rows that are due, once `end_leases` ran."""
 
-    def insert_row(self, name: str, row: Row) -> None: ...
+    def insert_rows(self, name: str, rows: Sequence[Row]) -> None: ...
 
     def replace_row(self, name: str, row: Row) -> None: ...
 
@@ -194,6 +194,8 @@ class Scene:
         self.seen_until: dict[str, int | None] = {}
         """Until when those were seen who left; ``None``: until now."""
         self._found = replace(counters)
+        self._new: dict[str, Row] = {}
+        """Rows to insert, many with one statement."""
         self._group_of: dict[str, str | tuple[str]] = {}
         for row in rows:
             self.groups.setdefault(row.group, {})[row.client_id] = row
@@ -213,10 +215,10 @@ class Scene:
         rows = self.groups.setdefault(row.group, {})
         if rows.get(row.client_id) == row:
             return
-        if row.client_id in rows:
-            self.step.replace_row(self.channel, row)
+        if row.client_id not in rows or row.client_id in self._new:
+            self._new[row.client_id] = row
         else:
-            self.step.insert_row(self.channel, row)
+            self.step.replace_row(self.channel, row)
         before = seen(rows.values())
         rows[row.client_id] = row
         self._group_of[row.client_id] = row.group
@@ -248,7 +250,9 @@ class Scene:
         return self.close()
 
     def close(self) -> list[Change]:
-        """Write the channel's counters, and return the changes."""
+        """Write new rows and the channel's counters, and return the changes."""
+        if self._new:
+            self.step.insert_rows(self.channel, list(self._new.values()))
         if self.counters != self._found:
             empty = self.counters.count + self.counters.anonymous == 0
             self.counters.vacated = self.step.now if empty else None

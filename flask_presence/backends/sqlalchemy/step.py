@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection
 
 from ..base import chunks
@@ -101,8 +101,12 @@ class SQLStep:
                 break
         return list(found.values())
 
-    def insert_row(self, name: str, row: Row) -> None:
-        self._statements.add_row.run(self._connection, channel=name, **row._asdict())
+    def insert_rows(self, name: str, rows: Sequence[Row]) -> None:
+        if len(rows) == 1:
+            self._statements.add_row.run(self._connection, channel=name, **rows[0]._asdict())
+        else:
+            values = [{"channel": name, **row._asdict()} for row in rows]
+            self._connection.execute(insert(self._tables.members), values)
 
     def replace_row(self, name: str, row: Row) -> None:
         self._statements.replace_row.run(
