@@ -51,7 +51,7 @@ local function open(name, epoch)
     scene = {name = name, epoch = epoch, revision = 0, writes = 0, count = 0, anonymous = 0,
              clients = 0, waiting = 0, holders = {}, at = at}
   end
-  scene.found = {count = scene.count, anonymous = scene.anonymous, waiting = scene.waiting}
+  scene.found = {count = scene.count, anonymous = scene.anonymous}
   scene.groups, scene.touched, scene.changes = {}, {}, {}
   scene.pointers, scene.seen, scene.keep = {}, {}, keep
   return scene
@@ -178,6 +178,8 @@ local function attach(scene, row, worker, span)
       keep_alive(key('held', worker), keep)
     end
   else
+    -- The only deadline there was may just have been taken out, and its key with it.
+    scene.has_first_deadline = scene.has_first_deadline or scene.waiting == 0
     redis.call('ZADD', scene.at.deadlines, now + span, row[CLIENT])
     redis.call('ZADD', key('ahead'), 'GT', now, scene.name)
     scene.waiting = scene.waiting + 1
@@ -370,7 +372,7 @@ local function keep_scene(scene)
   local found = scene.found
   local is_settled = (found.count > 0 or scene.count == 0)
     and (found.anonymous > 0 or scene.anonymous == 0)
-    and (found.waiting > 0 or scene.waiting == 0)
+    and not scene.has_first_deadline
     and scene.count + scene.anonymous > 0
   if is_settled and redis.call('PTTL', scene.at.channel) >= scene.keep then
     return
