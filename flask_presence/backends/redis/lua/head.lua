@@ -66,13 +66,14 @@ local function answer(reply)
   return reply
 end
 
-local function lease_of(worker)
-  local text = redis.call('HGET', key('workers'), worker)
-  if not text then
-    return nil
-  end
+local function read_lease(text)
   local status, ends, span = string.match(text, '(%a+):(%d+):(%d+)')
   return {status = status, ends = tonumber(ends), span = tonumber(span)}
+end
+
+local function lease_of(worker)
+  local text = redis.call('HGET', key('workers'), worker)
+  return text and read_lease(text) or nil
 end
 
 local function set_lease(worker, status, ends, span)
