@@ -235,6 +235,14 @@ def test_every_row_of_the_features_says_how_and_is_proven_or_says_why_not() -> N
         assert "::" in proof or proof == "does not apply", row
 
 
+def test_every_test_that_the_security_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", PAGES["docs/security.md"]))
+    places = [*(ROOT / "tests/attacks").glob("test_*.py"), *(ROOT / "tests").glob("test_*.py")]
+
+    assert len(named) > 30
+    assert named - set().union(*map(proofs_in, places)) == set()
+
+
 # The site
 
 
