@@ -1064,6 +1064,30 @@ def test_a_process_that_waited_long_for_the_database_ends_no_lease(
     assert sql_store.renew("away", 15).held
 
 
+def test_a_read_that_waited_long_for_the_database_ends_no_lease(
+    sql_store: SQLStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 4: whoever holds the lease waited as well."""
+    sql_store.renew("away", 15, create=True)
+    sql_store.enter(Member(ROOM, "c", "ada"), epoch="e", worker="away")
+    clock.now += 16
+    waited = 0.0
+    begin = sql_store.dialect.reading
+
+    def wait_once(engine: Any) -> Any:
+        nonlocal waited
+        waited = 2 * sql_module.RETRY_SECONDS
+        return begin(engine)
+
+    monkeypatch.setattr(
+        sql_module, "time", SimpleNamespace(monotonic=lambda: waited, sleep=lambda seconds: None)
+    )
+    sql_store.dialect.reading = wait_once
+
+    assert users(sql_store) == ["ada"]
+    assert sql_store.renew("away", 15).held
+
+
 # Draining
 
 

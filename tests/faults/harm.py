@@ -184,7 +184,7 @@ def mute(stage: Stage) -> None:
     """No reply arrives for longer than anybody waits."""
     proxy = stage.chance.choice(stage.proxies)
     proxy.mute()
-    time.sleep(WORKER_TIMEOUT / 2)
+    time.sleep(1.5)
     proxy.hang_up()
     proxy.flow()
 

@@ -14,7 +14,7 @@ FAULT_KEYS = ("name", "costs_signals", "turns_back", "is_slow")
 FOR_EVER = float("inf")
 LINGER_SECONDS = 3.0
 """How much later than it should a server may let go of a closed connection."""
-EVICTION_SECONDS = 2.0
+EVICTION_SECONDS = 4.0
 """How long it may take until those are told whom another server evicted."""
 FLEETING = 0.6
 """The part of its grace for which whoever was dropped is in for certain."""

@@ -23,7 +23,8 @@ from .node import Node
 from .plan import VIEWABLE
 from .pruners import pruning
 
-WORKER_TIMEOUT = 3.0
+WORKER_TIMEOUT = 6.0
+"""Well above the two seconds that a call to a frozen store may take on a busy machine."""
 GRACE = 1.0
 RECONCILE = 3.0
 HEARTBEAT = 2.0

@@ -49,9 +49,6 @@ class Fault:
 AFTER_DEATH = LEASE_OVER + HEARTBEAT + GRACE
 AFTER_LOSS = RECONCILE + 3 * RENEWAL + HEARTBEAT + GRACE
 
-PATIENT = 6.0
-"""A worker timeout that is well above the two seconds that a call to a frozen store may take."""
-
 DEFAULTS: dict[str, Any] = {
     "PRESENCE_WORKER_TIMEOUT": 15,
     "PRESENCE_PRUNE_INTERVAL": 2,
@@ -93,9 +90,8 @@ FAULTS = {
                 f"frozen {seconds} s",
                 harm.freezing(seconds),
                 seconds + 1.5,
-                2 * PATIENT + HEARTBEAT + GRACE,
+                AFTER_DEATH + RENEWAL,
                 costs_signals=BOTH,
-                settings={"PRESENCE_WORKER_TIMEOUT": PATIENT},
             )
             for seconds in (5, 30)
         ],

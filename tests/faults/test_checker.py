@@ -173,6 +173,21 @@ def test_who_leaves_by_another_tab_is_not_seen_leaving(log: Log) -> None:
     assert log.rules() == set()
 
 
+@pytest.mark.parametrize(("is_faulty", "expected"), [(True, set()), (False, {"1 seen leaving"})])
+def test_who_leaves_while_the_store_has_lost_their_other_tab_is_not_seen_leaving(
+    log: Log, is_faulty: bool, expected: set[str]
+) -> None:
+    log.open("ada2", "ada")
+    log.call("ada2", "enter", {"channel": ROOM})
+    if is_faulty:
+        log.fault("store emptied")
+    number = log.ask("ada2", "leave", {"channel": ROOM})
+    log.signal("left", "ada", 2, 0, reason="left")
+    log.answer("ada2", number)
+
+    assert log.rules() == expected
+
+
 def test_who_is_in_and_times_out_is_seen_leaving_unless_evicted_or_the_server_is_down(
     log: Log,
 ) -> None:

@@ -140,7 +140,7 @@ class SQLAlchemyBackend(StepBackend):
         began = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             try:
-                with self.dialect.writing(self.engine) as connection:
+                with self._noticing_absence(), self.dialect.writing(self.engine) as connection:
                     return work(connection)
             except exc.DBAPIError as error:
                 if self._makes_tables and not made_tables and self._is_missing_table(error):
@@ -159,9 +159,17 @@ class SQLAlchemyBackend(StepBackend):
         raise AssertionError("unreachable")
 
     @contextmanager
+    def _noticing_absence(self) -> Iterator[None]:
+        """A database that answers so late was away, and others may renew first."""
+        began = time.monotonic()
+        yield
+        if time.monotonic() - began > RETRY_SECONDS:
+            self.note_failure()
+
+    @contextmanager
     def _reading(self) -> Iterator[Connection]:
         try:
-            with self.dialect.reading(self.engine) as connection:
+            with self._noticing_absence(), self.dialect.reading(self.engine) as connection:
                 yield connection
         except exc.SQLAlchemyError as error:
             raise self._unavailable(error) from error
@@ -278,12 +286,7 @@ class SQLAlchemyBackend(StepBackend):
             latest, commands = self._commands(connection, cursor, now)
             return Renewal(held, latest, self._positions(connection, channels), commands)
 
-        began = time.monotonic()
-        renewal = self._transact(work)
-        if time.monotonic() - began > RETRY_SECONDS:
-            # The database was away, and answers this one first.
-            self.note_failure()
-        return renewal
+        return self._transact(work)
 
     def _is_new(self, connection: Connection, worker: str) -> bool:
         workers = self.tables.workers
