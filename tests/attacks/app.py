@@ -94,6 +94,8 @@ def add_identities(presence: Presence, diary: Diary, people: dict[str, Any]) -> 
         diary.note("callback: user_loader")
         if not isinstance(auth, dict) or not isinstance(auth.get("user"), str):
             return None
+        if auth.get("raises"):
+            raise RuntimeError("the loader was told to raise")
         known = people.get(auth["user"], {})
         return None if known is None else TestUser(auth | known)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -216,13 +217,16 @@ def test_one_who_asks_and_does_not_read_is_cut_off(
     eventually(lambda: generous.kept()["clients"] == 11)
     before = generous.kept()
 
-    # Eight kilobytes ten times: together far more than is kept for anybody.
-    for _ in range(1000):
-        deaf.ask("state", {"channels": ["/room/20"]})
+    def is_cut_off() -> bool:
+        # Eight kilobytes ten times, and that often: far more than is kept for anybody.
+        with contextlib.suppress(OSError):
+            for _ in range(30):
+                deaf.ask("state", {"channels": ["/room/20"]})
+        return generous.has_logged("it does not read")
 
-    eventually(lambda: generous.has_logged("it does not read"))
+    eventually(is_cut_off)
     eventually(lambda: generous.kept()["clients"] == before["clients"] - 1)
-    assert generous.kept()["kilobytes"] < before["kilobytes"] + 40_000
+    assert generous.kept()["kilobytes"] < before["kilobytes"] + 60_000
     assert wire.call("state", {"channels": ["/room/20"]})["ok"]
 
 

@@ -308,6 +308,7 @@ def test_a_row_that_is_none_keeps_nobody_who_dropped_in_other_channels(
     gone.drop()
 
     watcher.wait_for("diff", lambda diff: [e["id"] for e in diff.get("left", [])] == ["gone"])
+    assert not server.has_logged("Could not give up closed connections")
 
 
 def test_commands_that_are_none_are_passed_over(
@@ -325,12 +326,16 @@ def test_commands_that_are_none_are_passed_over(
     assert not server.has_logged("Could not renew the lease")
 
 
-def test_a_lease_that_is_none_ends_no_loop(
-    server: Watched, poisoner: Poisoner, connect: Connect, watcher: Wire, channel: str
+def test_a_lease_that_is_none_keeps_no_dead_worker_s_users(
+    server: Watched, start: Start, poisoner: Poisoner, dial: Connect, watcher: Wire, channel: str
 ) -> None:
+    other = start(PRESENCE_BACKEND=server.config["PRESENCE_BACKEND"], PRESENCE_WORKER_TIMEOUT=1.5)
+    assert dial(other.port, "gone").call("enter", {"channel": channel})["ok"]
     poisoner.break_leases()
 
-    assert_everything_goes_on(server, watcher, connect("cyd"))
+    other.kill()
+
+    watcher.wait_for("diff", lambda diff: [e["id"] for e in diff.get("left", [])] == ["gone"])
     assert ids_in(watcher, channel) == {"ada"}
 
 
@@ -348,7 +353,7 @@ PUBLISHED = {
 MESSAGES = [
     "{",
     "[]",
-    '["state",{},"CHANNEL","subscribed"]',
+    '["state",{"forged":1},"CHANNEL","subscribed"]',
     '["ping",NaN,"CHANNEL","subscribed"]',
     '["ping",1e999,"CHANNEL","subscribed"]',
     '["ping",{},"CHANNEL","nobody"]',
@@ -373,15 +378,20 @@ def test_events_that_presence_did_not_publish_are_passed_over(
     assert_everything_goes_on(server, watcher, connect("cyd"))
     assert server.has_logged("that presence did not publish")
     assert not watcher.received("ping")
+    assert {"forged": 1} not in watcher.received("state")
     assert not [diff for diff in watcher.received("diff") if diff["channel"] == channel]
     assert not server.has_logged("stopped hearing")
 
 
+@pytest.mark.parametrize("ground", [Ground("gevent", "redis")], indirect=True)
 def test_a_damaged_channel_spares_no_dead_worker(
-    server: Watched, poisoner: Any, connect: Connect, watcher: Wire, channel: str
+    server: Watched, poisoner: Any, connect: Connect, channel: str, ada: Wire
 ) -> None:
     """Whoever meets damage does not take it for a store that was away."""
-    poisoner.break_row(channel, "ada", next(iter(poisoner.ROWS)))
-    eventually(lambda: server.has_logged(f"{channel} is damaged") or ids_in(watcher, channel))
+    poisoner.break_row(channel, "ada", "broken JSON")
 
+    # A script meets it, not the process.
+    assert connect("ada").call("enter", {"channel": channel})["ok"]
+
+    eventually(lambda: server.has_logged(f"{channel} is damaged"))
     assert server.get("/spares").json() is False

@@ -80,7 +80,7 @@ def test_another_process_renews_its_connections_too(
 
     other.post(f"/people/{user}?reload", None)
 
-    assert wire.closed.wait(PATIENCE)
+    assert wire.closed.wait(PATIENCE), server.errors[-20:]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_the_log_tells_nothing_of_what_people_send(
     meta = {"meta": {"text": SECRET}}
     # The store may just have been away.
     eventually(lambda: wire.call("enter", {"channel": "/room/1"} | meta)["ok"])
-    connect("eve", auth={"raises": True, "token": SECRET})
+    assert connect("eve", auth={"raises": True, "token": SECRET}).refused
 
     for event in ("enter", "update", "state", "nonsense", "heartbeat"):
         wire.call(event, {"channel": "/broken/x"} | meta)
