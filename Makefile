@@ -11,12 +11,16 @@ NPM_INSTALL := npm install --prefix . --loglevel=error --no-save --no-package-lo
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run run-cluster test lint bench clean debian
+.PHONY: help run run-cluster docs test faults load fuzz lint bench clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
 	@echo "make run-cluster    the same from two gunicorn workers, which share a Redis of their own"
+	@echo "make docs   build the documentation: build/docs/index.html"
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
+	@echo "make faults kill, freeze, cut and empty real servers and stores for 20 minutes, and check what holds"
+	@echo "make load   5,000 clients on one server for five minutes"
+	@echo "make fuzz   send 100,000 mutated frames to a server of each kind, about ten minutes each"
 	@echo "make lint   only ruff, mypy and the import contracts"
 	@echo "make bench  measure the speed against the limit and the peers: benchmarks/RESULTS.md"
 	@echo "make clean  remove what was built or installed in this folder"
@@ -27,11 +31,25 @@ run: $(VENV)/example.stamp
 run-cluster: $(VENV)/cluster.stamp
 	$(BIN)/python -m example_app.cluster
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+	@echo "Open build/docs/index.html"
+
 # pytest comes last: CI reads its closing line.
 test: debian lint $(TSC)
 	node --test tests/js/*.test.*js
 	$(TSC) -p tests/js/types
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+
+faults: debian $(VENV)/test.stamp
+	cd tests && ../$(BIN)/python -m faults
+
+load: debian $(VENV)/test.stamp
+	cd tests && ../$(BIN)/python -m faults --fault "long day"
+
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python tests/attacks/fuzz.py --async-mode threading
+	$(BIN)/python tests/attacks/fuzz.py --async-mode gevent
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

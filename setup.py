@@ -80,7 +80,14 @@ MYSQL = ["pymysql>=1.1"]
 GEVENT = ["gevent>=24.2"]
 LOGIN = ["flask-login>=0.6.3"]
 GUNICORN = ["gunicorn>=23"]
+DOCS = [
+    # A new release of these finds new faults in old pages. The last that run on Python 3.10.
+    "furo==2025.12.19",
+    "myst-parser==4.0.1",
+    "sphinx==8.1.3",
+]
 TEST = [
+    *DOCS,
     *POSTGRESQL,
     *MYSQL,
     *GEVENT,
@@ -150,6 +157,7 @@ setup(
         "login": LOGIN,
         "example": LOGIN,
         "cluster": [*LOGIN, *GUNICORN],
+        "docs": DOCS,
         "test": TEST,
         "bench": BENCH,
     },

@@ -12,6 +12,13 @@ class PresenceError(Exception):
     code = "unavailable"
     retry_after: float | None = None
 
+    @property
+    def for_clients(self) -> str:
+        """What a client is told: of a failure not where the store is, nor what it said."""
+        if self.code == "unavailable":
+            return "Presence is unavailable just now; try again in a moment."
+        return str(self)
+
 
 class ChannelNotFound(PresenceError):
     """No such channel, or one that may not be viewed: nobody is told which of the two."""

@@ -1,13 +1,11 @@
-"""`Presence`: reads the settings, puts the parts of an app together, and holds the app's hooks."""
+"""`Presence`: sets an app up, and holds the app's hooks."""
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -15,49 +13,22 @@ from apscheduler.schedulers.base import BaseScheduler
 from flask import Flask, current_app, has_request_context
 
 from . import http, templating
+from .assembly import AppPresence, assemble
 from .backends.base import Backend
-from .channels import ChannelConfig, Registry, Rules
-from .delivery import Announcer, Feed, Rooms
+from .channels import Rules
 from .doctor import is_open_to_all
 from .handle import Channel
 from .identity import Hooks, user_id_of
-from .jobs import Jobs
 from .model import Change, Identity
 from .protocol import check_channel_name, check_prefix
 from .queries import expressions_for, need_sql
 from .settings import Settings
-from .sockets import SocketIOTransport, Sockets
+from .sockets import SocketIOTransport
 from .store import make_backend
-from .tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, eq=False)
-class AppPresence:
-    """What belongs to one app: ``app.extensions["presence"]``."""
-
-    settings: Settings
-    backend: Backend
-    tracker: Tracker
-    jobs: Jobs
-    transport: SocketIOTransport
-
-    @staticmethod
-    def all() -> list[AppPresence]:
-        """Those of all apps in this process, for who has no app at hand."""
-        return list(_all)
-
-    def stop(self) -> None:
-        """End the background work of this process; for tests."""
-        self.jobs.stop()
-        self.tracker.loops.stop()
-        self.backend.close()
-
-
-_all: weakref.WeakSet[AppPresence] = weakref.WeakSet()
 
 
 class Presence:
@@ -116,21 +87,23 @@ class Presence:
         settings = Settings.read(_with_backend(app, backend or self._options["backend"]))
         db = db or self._options["db"] or app.extensions.get("sqlalchemy")
         transport = SocketIOTransport(server, settings.namespace)
-        tracker = self._make_tracker(app, settings, make_backend(app, settings, db), transport)
-        jobs = Jobs(tracker, settings)
+        state = assemble(
+            app,
+            socketio,
+            settings,
+            make_backend(app, settings, db),
+            rules=self._rules,
+            hooks=self._hooks,
+            transport=transport,
+        )
         scheduler = scheduler or self._options["scheduler"]
         if scheduler is None:
-            tracker.on_start(lambda: jobs.start(server.eio.async_mode))
+            state.tracker.on_start(lambda: state.jobs.start(server.eio.async_mode))
         else:
-            jobs.add_to(scheduler)
-        tracker.on_start(lambda: _warn_of_open_door(server))
-        tracker.on_tick(jobs.check)
-        Sockets(
-            server,
-            tracker,
-            settings,
-            identify=lambda environ, auth: self._identify_connection(app, settings, environ, auth),
-        ).register()
+            state.jobs.add_to(scheduler)
+        state.tracker.on_start(lambda: _warn_of_open_door(server))
+        state.tracker.on_tick(state.jobs.check)
+        state.tracker.on_tick(transport.end_backlogs)
         templating.register(
             app,
             settings,
@@ -138,40 +111,8 @@ class Presence:
             state_of=lambda name: self._forms([name])[name],
         )
         http.register(app, settings, states_of=self._forms)
-        state = AppPresence(settings, tracker.backend, tracker, jobs, transport)
-        app.extensions["presence"] = state
-        _all.add(state)
+        state.serve(app)
         _begin_anew_after_fork(state)
-
-    def _make_tracker(
-        self, app: Flask, settings: Settings, backend: Backend, transport: SocketIOTransport
-    ) -> Tracker:
-        feed = Feed()
-        rooms = Rooms(transport, feed, hears=backend.carries_events)
-        registry = Registry(
-            self._rules,
-            call=lambda callback: _call_without_request(app, callback),
-            cache_seconds=settings.config_cache_seconds,
-            heartbeat_interval=settings.heartbeat_interval,
-        )
-        announcer = Announcer(
-            rooms, sender=app, app_context=app.app_context, window=settings.batch_window
-        )
-        return Tracker(
-            backend=backend,
-            registry=registry,
-            announcer=announcer,
-            rooms=rooms,
-            feed=feed,
-            settings=settings,
-            runtime=transport,
-        )
-
-    def _identify_connection(
-        self, app: Flask, settings: Settings, environ: dict[str, Any], auth: Any
-    ) -> Identity:
-        with app.request_context(environ):
-            return self._hooks.load(auth, max_info_bytes=settings.max_meta_bytes)
 
     # Hooks
 
@@ -382,17 +323,6 @@ def _begin_in_request() -> None:
 
 def _with_backend(app: Flask, backend: str | Backend | None) -> dict[str, Any]:
     return dict(app.config) | ({} if backend is None else {"PRESENCE_BACKEND": backend})
-
-
-def _call_without_request(app: Flask, callback: Callable[[], Any]) -> ChannelConfig | None:
-    """Its result is shared by everybody, so it must not depend on who happens to ask first."""
-
-    def call() -> Any:
-        with app.app_context():
-            return callback()
-
-    config: ChannelConfig | None = contextvars.Context().run(call)
-    return config
 
 
 def _warn_of_open_door(server: Any) -> None:

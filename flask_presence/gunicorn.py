@@ -16,8 +16,8 @@ import threading
 import time
 from typing import Any
 
+from .assembly import AppPresence
 from .errors import PresenceError
-from .extension import AppPresence
 
 log = logging.getLogger(__name__)
 

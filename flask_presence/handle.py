@@ -113,6 +113,7 @@ class Channel:
 
     @property
     def user_ids(self) -> list[str]:
+        """Ids of who is here, in the order of entering."""
         return [user.id for user in self.users]
 
     @property
@@ -126,6 +127,7 @@ class Channel:
         return self._tracker.states.count(self.name).anonymous
 
     def __contains__(self, user: Any) -> bool:
+        """Is this user, or the user with this id, here?"""
         if user is None or not getattr(user, "is_authenticated", True):
             return False
         return user_id_of(user) in self.user_ids

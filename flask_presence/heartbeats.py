@@ -21,12 +21,11 @@ class Heartbeats:
 
     What is not plainly such a packet, though it may mean the same, is left to Socket.IO.
 
-    :param answer: what a client is acknowledged with, by its session id and its arguments.
+    :param answer: what a client is acknowledged with, by its session id and its arguments;
+        ``not_handled``: with nothing.
     """
 
-    def __init__(
-        self, server: socketio.Server, namespace: str, answer: Callable[..., dict[str, Any]]
-    ) -> None:
+    def __init__(self, server: socketio.Server, namespace: str, answer: Callable[..., Any]) -> None:
         self._server = server
         self._namespace = namespace
         self._space = "" if namespace == "/" else f"{namespace},"
@@ -41,14 +40,18 @@ class Heartbeats:
 
     def _receive(self, eio_sid: str, data: Any) -> None:
         if not (isinstance(data, str) and data.startswith(self._start)):
-            return self._pass_on(eio_sid, data)  # type: ignore[no-any-return]
+            self._pass_on(eio_sid, data)
+            return
         number, _, rest = data[len(self._start) :].partition(EVENT)
         sid = self._server.manager.sid_from_eio_sid(eio_sid, self._namespace)
         if not (_is_number(number) and self._is_connected(sid)):
-            return self._pass_on(eio_sid, data)  # type: ignore[no-any-return]
+            self._pass_on(eio_sid, data)
+            return
         _, *args = self._server.packet_class.json.loads(EVENT + rest)
-        text = self._server.packet_class.json.dumps([self._answer(sid, *args)])
-        return self._server.eio.send(eio_sid, f"3{self._space}{number}{text}")  # type: ignore[no-any-return]
+        answer = self._answer(sid, *args)
+        if answer is not self._server.not_handled:
+            text = self._server.packet_class.json.dumps([answer])
+            self._server.eio.send(eio_sid, f"3{self._space}{number}{text}")
 
     def _is_connected(self, sid: str | None) -> bool:
         return bool(self._server.manager.is_connected(sid, self._namespace))

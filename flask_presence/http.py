@@ -40,6 +40,6 @@ def register(
 
 
 def _refusal(error: PresenceError, status: int) -> Response:
-    response = jsonify(error=error.code, message=str(error))
+    response = jsonify(error=error.code, message=error.for_clients)
     response.status_code = status
     return response

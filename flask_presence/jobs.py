@@ -59,6 +59,7 @@ class Jobs:
         """Prune with a scheduler of our own, in the way of the server's async mode."""
         if self._interval:
             scheduler = _make_scheduler(async_mode)
+            self._pruned_at = time.monotonic()
             self.add_to(scheduler)
             self._is_own = True
             scheduler.start()

@@ -7,15 +7,19 @@ Nothing here knows a socket: each function takes what arrived and returns a valu
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
 from .errors import BadRequest
 from .model import Position
+
+log = logging.getLogger(__name__)
 
 MAX_NAME_BYTES = 255
 MAX_DEPTH = 8
@@ -72,6 +76,17 @@ def check_id(value: str, what: str) -> str:
     return value
 
 
+def are_plain_ids(values: Sequence[Any]) -> bool:
+    """Are all of these ids that need no closer look, as most are?"""
+    try:
+        joined = "".join(values)
+    except TypeError:
+        return False
+    # No character has more than four bytes.
+    longest = max(map(len, values), default=0)
+    return all(values) and 4 * longest <= MAX_NAME_BYTES and _CONTROL.search(joined) is None
+
+
 def check_event(name: Any) -> str:
     """Return the name of an event of the app's own, or raise `BadRequest`."""
     if not isinstance(name, str) or not name or _CONTROL.search(name):
@@ -107,7 +122,7 @@ def dump_object(value: Any, *, what: str, max_bytes: int) -> str:
     return text
 
 
-def load_object(text: str) -> dict[str, Any]:
+def load_object(text: Any) -> dict[str, Any]:
     """Read back what `dump_object` wrote; a row that was tampered with reads as ``{}``.
 
     Checked again because one ``NaN`` from the store would disconnect every browser in the room.
@@ -115,13 +130,28 @@ def load_object(text: str) -> dict[str, Any]:
     if text == "{}":
         return {}
     try:
-        text.encode()
-        value = _STORED.decode(text)
-        if not _is_plain(text):
-            _check_depth(value, "stored JSON")
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return _load_object(text)
+    except (ValueError, RecursionError) as error:
+        _complain(str(error))
+    return {}
+
+
+def _load_object(text: Any) -> dict[str, Any]:
+    if not isinstance(text, str) or len(text) > MAX_EVENT_BYTES:
+        raise ValueError("it is no text, or a very long one")
+    text.encode()
+    value = _STORED.decode(text)
+    if not _is_plain(text):
+        _check_depth(value, "stored JSON")
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    return value
+
+
+@lru_cache(maxsize=100)
+def _complain(problem: str) -> None:
+    """Say it once: the same row is read again and again."""
+    log.error("An info or meta in the store is none, and shown as {}: %s", problem)
 
 
 def load_objects(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -129,8 +159,20 @@ def load_objects(texts: Sequence[str]) -> list[dict[str, Any]]:
 
     All at once where all are flat, which most are: a brace at each end, and none between.
     """
+    try:
+        if _are_flat(texts):
+            values: list[dict[str, Any]] = _STORED.decode(f"[{','.join(texts)}]")
+            return values
+    except (TypeError, ValueError):
+        # One is damaged, which is said by itself.
+        pass
+    return [load_object(text) for text in texts]
+
+
+def _are_flat(texts: Sequence[str]) -> bool:
     joined = ",".join(texts)
-    is_flat = (
+    joined.encode()
+    return (
         all(map(str.startswith, texts, repeat("{")))
         and all(map(str.endswith, texts, repeat("}")))
         and joined.count("{") == len(texts)
@@ -138,14 +180,6 @@ def load_objects(texts: Sequence[str]) -> list[dict[str, Any]]:
         and "\\" not in joined
         and max(map(len, texts), default=0) < HUGE_DIGITS
     )
-    if is_flat:
-        try:
-            joined.encode()
-            values: list[dict[str, Any]] = _STORED.decode(f"[{joined}]")
-            return values
-        except ValueError:
-            pass
-    return [load_object(text) for text in texts]
 
 
 def _is_plain(text: str) -> bool:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import socketio
+from socketio.exceptions import ConnectionRefusedError
 
 from . import protocol
 from .errors import BadRequest, PresenceError, RateLimited
 from .heartbeats import Heartbeats
 from .model import Identity
 from .settings import RateLimit, Settings
-from .tracker import Tracker
+from .tracker import Runtime, Tracker
 
 log = logging.getLogger(__name__)
 
 Acknowledgement = dict[str, Any]
 
 GREETING_TRIES = 1000
+
+MAX_ATTACHMENTS = 10
+"""A packet that announces more is refused: until they are there, all of them are kept."""
+
+MAX_BACKLOG = 1000
+MAX_BACKLOG_BYTES = 4_000_000
+"""A connection for which more than that waits to be read is closed; its client may come back."""
 
 
 class SocketIOTransport:
@@ -78,6 +85,23 @@ class SocketIOTransport:
     def disconnect(self, client_id: str) -> None:
         _try(self._server.disconnect, client_id, namespace=self._namespace, ignore_queue=True)
 
+    def end_backlogs(self) -> None:
+        """Close the connections whose clients do not read."""
+        for client_id, _ in list(self._server.manager.get_participants(self._namespace, None)):
+            self.end_backlog(client_id)
+
+    def end_backlog(self, client_id: str) -> bool:
+        """Close a connection where too much waits to be read; was it so?"""
+        connection = self._server.manager.eio_sid_from_sid(client_id, self._namespace)
+        socket = self._server.eio.sockets.get(connection)
+        if socket is None or not _is_backed_up(socket.queue):
+            return False
+        log.warning("The connection of presence client %s is closed: it does not read", client_id)
+        # At once, with nothing more to send: who does not read would keep us waiting.
+        reason = self._server.reason.TRANSPORT_ERROR
+        _try(socket.close, wait=False, abort=True, reason=reason)
+        return True
+
     def hang_up(self) -> None:
         for _, connection in list(self._server.manager.get_participants(self._namespace, None)):
             # Each by itself: one who does not read would keep the others waiting.
@@ -123,6 +147,29 @@ def _keep_rooms_whole(manager: Any) -> None:
         setattr(manager, name, alone(getattr(manager, name)))
 
 
+def _bound_attachments(server: Any, namespace: str) -> None:
+    """Refuse packets of the namespace that announce many binary attachments."""
+
+    class Bounded(server.packet_class):  # type: ignore[misc]  # the server's own class
+        def decode(self, encoded_packet: Any) -> Any:
+            count = super().decode(encoded_packet)
+            if self.namespace == namespace and (count or 0) > MAX_ATTACHMENTS:
+                raise ValueError(f"{count} attachments; at most {MAX_ATTACHMENTS} are allowed")
+            return count
+
+    server.packet_class = Bounded
+
+
+def _is_backed_up(waiting: Any) -> bool:
+    """Is there more in a connection's queue than a client that reads could leave there?"""
+    number = waiting.qsize()
+    if number <= 2:
+        return False
+    packets = waiting.queue.copy()
+    size = sum(len(packet.data or "") for packet in packets if packet is not None)
+    return number > MAX_BACKLOG or size > MAX_BACKLOG_BYTES
+
+
 def _try(work: Callable[..., object], *args: Any, **options: Any) -> None:
     """Do what a socket that closes meanwhile may make fail: a change is a change all the same."""
     try:
@@ -132,7 +179,7 @@ def _try(work: Callable[..., object], *args: Any, **options: Any) -> None:
 
 
 class RateLimiter:
-    """Counts the operations of one connection in windows of fixed length."""
+    """Counts what one connection does in windows of fixed length."""
 
     __slots__ = ("_left", "_limit", "_until")
 
@@ -149,6 +196,15 @@ class RateLimiter:
         if not self._left:
             raise RateLimited(self._until - now)
         self._left -= 1
+
+
+OPERATIONS, CONNECTS = "flask_presence.operations", "flask_presence.connects"
+
+
+def _limiter(environ: dict[str, Any], kind: str, limit: RateLimit) -> RateLimiter:
+    """The limiter of a connection, which outlives each time that it joins the namespace."""
+    limiter: RateLimiter = environ.setdefault(kind, RateLimiter(limit))
+    return limiter
 
 
 class _OtherEvents(socketio.Namespace):  # type: ignore[misc]  # python-socketio ships no types
@@ -168,7 +224,10 @@ class Sockets:
     They are registered on python-socketio's server itself, each by name: an app's catch-all
     handlers do not get in between, and no request context is built for every packet.
 
+    :param transport: sends to clients.
+    :param runtime: what greetings run in.
     :param identify: tells who a connection is, from its environ and ``auth`` payload.
+    :param clock: the process's monotonic clock, for the rate limit.
     """
 
     def __init__(
@@ -177,14 +236,19 @@ class Sockets:
         tracker: Tracker,
         settings: Settings,
         *,
+        transport: SocketIOTransport,
+        runtime: Runtime,
         identify: Callable[[dict[str, Any], Any], Identity],
+        clock: Callable[[], float],
     ) -> None:
         self._server = server
         self._tracker = tracker
         self._settings = settings
         self._identify = identify
-        self._transport = SocketIOTransport(server, settings.namespace)
-        self._limiters: dict[str, RateLimiter] = {}
+        self._transport = transport
+        self._runtime = runtime
+        self._clock = clock
+        self._limiters: dict[str, RateLimiter | None] = {}
         self._operations: dict[type, Callable[[str, Any], Acknowledgement]] = {
             protocol.Enter: self._enter,
             protocol.Leave: self._leave,
@@ -197,14 +261,16 @@ class Sockets:
     def register(self) -> None:
         """Take over the namespace."""
         on = partial(self._server.on, namespace=self._settings.namespace)
+        beat = partial(self._handle, "heartbeat")
+        # First: it asks which packets the app has its clients speak.
+        Heartbeats(self._server, self._settings.namespace, beat).register()
+        _bound_attachments(self._server, self._settings.namespace)
         on("connect", self._connect)
         on("disconnect", self._disconnect)
         for event in protocol.EVENTS:
             on(event, partial(self._handle, event))
         # Not a handler for "*": a client may send an event of that name too.
         self._server.register_namespace(_OtherEvents(self._settings.namespace, self._handle))
-        beat = partial(self._handle, "heartbeat")
-        Heartbeats(self._server, self._settings.namespace, beat).register()
 
     # Connections
 
@@ -213,30 +279,38 @@ class Sockets:
             # A client made up this event: only the server has the very object.
             return self._server.not_handled
         try:
+            limiter = self._limit(environ)
+        except RateLimited as error:
+            raise ConnectionRefusedError(str(error)) from None
+        try:
             identity = self._identify(environ, auth)
             if environ is not self._server.get_environ(sid, self._settings.namespace):
                 # It closed meanwhile, and nobody will say so again.
                 return False
             self._tracker.start()
-            self._limit(sid)
+            self._limiters[sid] = limiter
             is_real = self._transport.is_connected(sid)
             self._tracker.connections.connect(sid, identity, is_real=is_real)
         except Exception:
             log.exception("A presence connection was refused: who it is could not be told")
             return False
-        self._server.start_background_task(self._greet, sid, identity)
+        self._runtime.spawn(partial(self._greet, sid, identity))
         return None
 
-    def _limit(self, sid: str) -> None:
-        if self._settings.rate_limit is not None:
-            self._limiters[sid] = RateLimiter(self._settings.rate_limit)
+    def _limit(self, environ: dict[str, Any]) -> RateLimiter | None:
+        """Count an attempt to connect; what limits the operations from here on."""
+        limit = self._settings.rate_limit
+        if limit is None:
+            return None
+        _limiter(environ, CONNECTS, limit).take(self._clock())
+        return _limiter(environ, OPERATIONS, limit)
 
     def _greet(self, sid: str, identity: Identity) -> None:
         # The connection is only accepted after its handler returned, and nothing says when.
         for _ in range(GREETING_TRIES):
             if not self._server.manager.is_pre_connected(sid, self._settings.namespace):
                 break
-            self._server.sleep(0.001)
+            self._runtime.sleep(0.001)
         hello = {
             "client_id": sid,
             "user_id": identity.user_id,
@@ -257,6 +331,8 @@ class Sockets:
     # Events
 
     def _handle(self, event: Any, sid: str, *args: Any) -> Any:
+        if self._transport.end_backlog(sid):
+            return self._server.not_handled
         try:
             self._tracker.connections.hear(sid)
             return self._answer(sid, event, args[0] if args else None)
@@ -281,7 +357,7 @@ class Sockets:
     def _take(self, sid: str) -> None:
         limiter = self._limiters.get(sid)
         if limiter is not None:
-            limiter.take(time.monotonic())
+            limiter.take(self._clock())
 
     def _one_of_many(self, sid: str, op: protocol.Op) -> Acknowledgement:
         try:
@@ -325,7 +401,9 @@ def _refusal(event: Any, error: Exception) -> Acknowledgement:
         log.error("The presence event %s failed", event, exc_info=error)
         error = PresenceError("Something went wrong on the server; it is in its log.")
         error.retry_after = 1.0
-    refusal: Acknowledgement = {"ok": False, "error": error.code, "message": str(error)}
+    elif error.code == "unavailable":
+        log.info("The presence event %s could not be done: %s", event, error)
+    refusal: Acknowledgement = {"ok": False, "error": error.code, "message": error.for_clients}
     if error.retry_after is not None:
         refusal["retry_after"] = error.retry_after
     return refusal

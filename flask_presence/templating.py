@@ -1,4 +1,4 @@
-"""What the Jinja macros are made of: the client's settings and scripts, and first states."""
+"""What the Jinja macros are made of: the client's settings and scripts, first states, users."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint, Flask, request, url_for
 
 from .errors import PresenceError
+from .markup import OwnMarkup, face_of
 from .settings import Settings
 from .socketio_client import CDN_INTEGRITY, CDN_URL
 
@@ -26,7 +27,7 @@ def register(
     socketio_path: str,
     state_of: Callable[[str], dict[str, Any] | None],
 ) -> None:
-    """Serve the static files, and give the macros their two globals."""
+    """Serve the static files, and give the macros their globals."""
     app.register_blueprint(
         Blueprint(
             NAME,
@@ -44,7 +45,11 @@ def register(
                 "path": request.root_path.rstrip("/") + socketio_path,
                 "namespace": settings.namespace,
             },
-            "scripts": [*_socketio_client(settings), _static("presence.js")],
+            "scripts": [
+                *_socketio_client(settings),
+                _static("presence.js"),
+                _static("elements.js"),
+            ],
             "styles": [_static("presence.css")["src"]],
         }
 
@@ -57,8 +62,12 @@ def register(
             log.exception("A page was rendered without the presence of %s", name)
         return None
 
-    app.jinja_env.globals["flask_presence_client"] = client
-    app.jinja_env.globals["flask_presence_state"] = state
+    app.jinja_env.globals.update(
+        flask_presence_client=client,
+        flask_presence_state=state,
+        flask_presence_face=face_of,
+        flask_presence_markup=OwnMarkup,
+    )
 
 
 def _static(filename: str) -> dict[str, str | None]:

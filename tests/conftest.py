@@ -15,14 +15,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import QUICK
 from databases import Database, MariaDB, PostgreSQL
 from flask import Flask
-from processes import Command, Gunicorn, Redis, Sentinel, Server, Valkey
+from playwright.sync_api import Browser, sync_playwright
+from processes import Command, Gunicorn, Redis, Sentinel, Server, Valkey, require
 from server import create_app
 from stores import MemoryStore, RedisStore, ServerStore, SQLiteStore
 from wire import Wire
 
 from flask_presence import Presence
 
-BY_STORE = ("test_backends.py", "test_state_machine.py", "test_wire.py")
+BY_STORE = (
+    "test_backends.py",
+    "test_mutations.py",
+    "test_short_round.py",
+    "test_state_machine.py",
+    "test_wire.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -121,6 +128,18 @@ def dial() -> Iterator[Callable[..., Wire]]:
             wire.drop()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=require("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield chromium
+        chromium.close()
+
+
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     server = Redis(tmp_path)
@@ -175,7 +194,7 @@ def redis_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore
 @pytest.fixture(scope="session")
 def sentinel_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore]:
     """A Redis that is found by asking a Sentinel."""
-    server = Sentinel(tmp_path_factory.mktemp("sentinel"))
+    server = Sentinel(tmp_path_factory.mktemp("sentinel"), *RedisStore.DATABASES)
     yield RedisStore(server)
     server.stop()
 

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -120,12 +120,13 @@ class Database(ABC):
         self._end(signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def freeze(self) -> None:
+    def freeze(self, most: float = 2 * PATIENCE) -> None:
         """Halt all the server's processes: connections stay open, and are not answered.
 
-        Not for ever, lest a test that waits for an answer hang where it should fail.
+        :param most: after so many seconds it thaws by itself, lest a test that waits for an answer
+            hang where it should fail.
         """
-        self._thawing = threading.Timer(2 * PATIENCE, self.thaw)
+        self._thawing = threading.Timer(most, self.thaw)
         self._thawing.start()
         assert self._process is not None
         _halt(self._process.pid)
@@ -167,9 +168,17 @@ class Database(ABC):
 
 
 def _halt(pid: int) -> None:
-    os.kill(pid, signal.SIGSTOP)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
     threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
-    eventually(lambda: all(") T " in thread.read_text() for thread in threads))
+    eventually(lambda: all(map(_is_still, threads)))
+
+
+def _is_still(thread: Path) -> bool:
+    """Is it halted, or was it about to end anyway?"""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return thread.read_text().rpartition(")")[2].split()[0] in "TZX"
+    return True
 
 
 class PostgreSQL(Database):

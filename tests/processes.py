@@ -37,7 +37,7 @@ class Server:
         self.process = subprocess.Popen(
             self._command(port),
             cwd=HERE,
-            env=os.environ | {"TEST_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"},
+            env=self._environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,6 +56,9 @@ class Server:
 
     def _command(self, port: int) -> list[str]:
         return [sys.executable, "server.py", str(port)]
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"TEST_CONFIG": json.dumps(self.config), "PYTHONUNBUFFERED": "1"}
 
     def _read_output(self) -> None:
         assert self.process.stdout is not None
@@ -283,9 +286,9 @@ class Sentinel(Redis):
 
     SERVICE = "presence"
 
-    def __init__(self, directory: Path) -> None:
-        self.master = Redis(directory, "--repl-diskless-sync-delay", 0)
-        self.replica = Redis(directory, "--replicaof", f"127.0.0.1 {self.master.port}")
+    def __init__(self, directory: Path, *options: object) -> None:
+        self.master = Redis(directory, "--repl-diskless-sync-delay", 0, *options)
+        self.replica = Redis(directory, "--replicaof", f"127.0.0.1 {self.master.port}", *options)
         file = directory / "sentinel.conf"
         file.write_text(
             f"sentinel monitor {self.SERVICE} 127.0.0.1 {self.master.port} 1\n"
@@ -305,6 +308,12 @@ class Sentinel(Redis):
         """Make the replica the master, and the other way round."""
         with self.client() as client:
             eventually(lambda: self._is_failing_over(client))
+
+    def send(self, number: signal.Signals) -> None:
+        """Freeze or wake all of them, so that nobody takes the master for dead."""
+        super().send(number)
+        self.master.send(number)
+        self.replica.send(number)
 
     def _is_failing_over(self, client: Any) -> bool:
         try:

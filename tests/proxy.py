@@ -31,6 +31,8 @@ class Link:
                     self.received += len(data)
                 elif b"SUBSCRIBE" in data:
                     self.subscribes = True
+                if is_reply and not self.subscribes and self._proxy.takes_bite():
+                    break
                 if self._proxy.lets_pass(self, is_reply=is_reply):
                     target.sendall(data)
         self.close()
@@ -52,6 +54,7 @@ class Proxy:
         self.links: list[Link] = []
         self._target = port
         self._fault = ""
+        self._bites = 0
         self._only: Callable[[Link], bool] = lambda link: True
         self._turned = threading.Condition()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -77,10 +80,26 @@ class Proxy:
         """Drop what the server answers: it did what it was asked, and nobody hears of it."""
         self._turn("mute", only)
 
+    def bite(self) -> None:
+        """Drop the next answer, and close its link: what was asked is done."""
+        with self._turned:
+            self._bites = 1
+
+    def hang_up(self) -> None:
+        """Close the links that there are; new ones may be made."""
+        for link in list(self.links):
+            link.close()
+
     def _turn(self, fault: str, only: Callable[[Link], bool]) -> None:
         with self._turned:
             self._fault, self._only = fault, only
             self._turned.notify_all()
+
+    def takes_bite(self) -> bool:
+        """Is this answer the one to drop?"""
+        with self._turned:
+            is_next, self._bites = self._bites > 0, 0
+            return is_next
 
     def lets_pass(self, link: Link, *, is_reply: bool) -> bool:
         """May the next bytes of a link go on? Waits for as long as they are held up."""

@@ -94,9 +94,12 @@ def create_app(config: dict[str, Any]) -> tuple[Flask, Presence]:
         return "no config"
 
     @app.post("/drain")
-    def drain() -> str:
-        presence.drain()
-        return ""
+    def drain() -> tuple[str, int]:
+        try:
+            presence.drain()
+        except BackendUnavailable:
+            return "", 503
+        return "", 204
 
     @app.post("/evict/<user_id>")
     def evict(user_id: str) -> tuple[str, int]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from processes import free_port, require
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+from processes import free_port
 from wire import PATIENCE, eventually
 
 GRACE = 5
@@ -63,17 +63,6 @@ def example(tmp_path: Path) -> Iterator[Example]:
     server = Example(tmp_path / "instance")
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=require("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -248,6 +248,26 @@ def test_who_was_sent_less_than_there_is_is_behind() -> None:
     assert compare(feed_at(Position("e", 3)), Position("e", 4)) == ([ROOM], {})
 
 
+def test_a_revision_that_is_heard_once_more_ends_its_epoch() -> None:
+    feed = feed_at(Position("e", 3))
+    assert not feed.note_heard(ROOM, "e", 4, 6)
+    assert not feed.note_heard(ROOM, "e", 7, 7)
+    assert feed.take_given_up() == {}
+
+    assert feed.note_heard(ROOM, "e", 7, 7)
+
+    assert feed.take_given_up() == {ROOM: "e"}
+    assert feed.take_given_up() == {}
+
+
+def test_a_first_revision_of_another_epoch_ends_none() -> None:
+    feed = feed_at(Position("e", 3))
+    feed.note_heard(ROOM, "e", 4, 6)
+
+    assert not feed.note_heard(ROOM, "f", 1, 1)
+    assert not feed.note_heard("/room/unwatched", "f", 1, 1)
+
+
 def test_who_misses_one_in_between_is_behind() -> None:
     feed = feed_at(Position("e", 3))
     feed.note_diff(ROOM, "e", [(5, 6)])

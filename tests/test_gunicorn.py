@@ -16,7 +16,7 @@ from wire import PATIENCE, eventually
 
 from flask_presence import BackendUnavailable, Presence, gunicorn
 
-USERS = [f"user{number}" for number in range(20)]
+USERS = [f"user{number}" for number in range(100)]
 Start = Callable[..., Gunicorn]
 both_classes = pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
 both_stores = pytest.mark.parametrize("shared_store", ["redis", "sqlite"], indirect=True)
@@ -49,7 +49,7 @@ def test_who_comes_back_after_a_graceful_stop_was_never_seen_leaving(
 
 @pytest.mark.parametrize(
     ("worker_class", "how"),
-    [("gthread", "SIGHUP"), ("gevent", "SIGHUP"), ("gthread", "--max-requests=21")],
+    [("gthread", "SIGHUP"), ("gevent", "SIGHUP"), ("gthread", f"--max-requests={len(USERS) + 1}")],
 )
 def test_a_worker_that_is_replaced_hands_its_users_to_the_next(
     start_gunicorn: Start, dial: Any, worker_class: str, how: str

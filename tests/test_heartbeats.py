@@ -11,6 +11,8 @@ import pytest
 from socketio.packet import Packet
 from werkzeug.test import create_environ
 
+from flask_presence.sockets import SocketIOTransport
+
 ENGINE_SID = "engine"
 EMPTY = {"ok": True, "stale": [], "lost": []}
 
@@ -129,6 +131,14 @@ def test_one_that_is_no_json_is_not_answered(line: Line, rest: str) -> None:
 
 def test_after_the_connection_closed_nothing_is_answered(line: Line) -> None:
     line.handlers["disconnect"](ENGINE_SID, "transport close")
+
+    assert line.receive('2/presence,3["heartbeat"]') == []
+
+
+def test_one_of_a_client_that_does_not_read_is_not_answered(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SocketIOTransport, "end_backlog", lambda self, client_id: True)
 
     assert line.receive('2/presence,3["heartbeat"]') == []
 

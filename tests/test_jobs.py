@@ -339,6 +339,19 @@ def test_a_scheduler_in_time_is_left_alone(
     assert scheduler.get_job(PRUNE).next_run_time == before
 
 
+def test_a_scheduler_that_begins_late_is_not_taken_for_one_that_missed_its_time(
+    monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = jobs_of(StubTracker(), PRESENCE_PRUNE_INTERVAL=600)
+    monotonic.now += 3600
+
+    made.start("threading")
+    made.check()
+    made.stop()
+
+    assert caplog.records == []
+
+
 def test_a_scheduler_that_its_owner_has_not_started_is_left_alone(
     scheduler: BackgroundScheduler, monotonic: Monotonic
 ) -> None:

@@ -285,6 +285,25 @@ def test_a_frozen_server_is_noticed_and_its_channels_are_missed(
     heard.wait(lambda: ROOM in heard.missing)
 
 
+def test_a_server_that_started_again_has_begun_anew_and_one_that_cut_a_connection_has_not(
+    backend: RedisBackend, listening: RedisListener, heard: Heard, redis: Redis, client: Any
+) -> None:
+    """Invariant 7."""
+    enter(backend, "ada")
+    cut(client)
+    heard.wait(lambda: heard.commands == 2)
+    enter(backend, "bob")
+    assert not backend.has_begun_anew()
+
+    redis.stop()
+    redis.start()
+    heard.wait(lambda: heard.commands == 3)
+    enter(backend, "cyd")
+
+    assert backend.has_begun_anew()
+    assert not backend.has_begun_anew()
+
+
 def test_a_listener_waits_for_a_server_that_is_not_there_yet(
     tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -314,6 +314,30 @@ def test_a_server_that_comes_back_is_found(
     second.stop()
 
 
+def test_a_server_that_started_from_a_snapshot_is_restored_for_a_while(
+    make: Callable[..., RedisBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis = Redis(tmp_path)
+    backend = make(redis.url)
+    enter(backend)
+    assert not backend.is_restored
+
+    with redis.client() as client:
+        client.save()
+    redis.stop()
+    redis.start()
+    again = make(redis.url)
+    enter(again)
+    is_restored = again.is_restored
+    monkeypatch.setattr(server, "RESTORED_SECONDS", 0)
+    later = make(redis.url)
+    enter(later)
+    redis.stop()
+
+    assert is_restored
+    assert not later.is_restored
+
+
 # A server that will not do
 
 

@@ -19,6 +19,7 @@ MakeApp = Callable[..., tuple[Flask, Presence]]
 IMPORT = (
     '{% from "flask_presence/macros.html" import presence_client, presence_count, presence_users %}'
 )
+OWN_SCRIPTS = ["/presence/static/presence.js", "/presence/static/elements.js"]
 HOSTILE = ['"><script>alert(1)</script>', "'><img src=x onerror=alert(1)>", "</script>&amp;"]
 
 
@@ -170,7 +171,7 @@ def test_everything_that_the_client_loads_from_here_is_served(
             assert response.mimetype == kind
 
 
-@pytest.mark.parametrize("name", ["presence.js", "presence.mjs", "presence.d.ts"])
+@pytest.mark.parametrize("name", ["presence.js", "elements.js", "presence.mjs", "presence.d.ts"])
 def test_the_files_of_the_client_are_served_below_the_url_prefix(app: Flask, name: str) -> None:
     with app.test_client().get(f"/presence/static/{name}") as response:
         assert response.status_code == 200
@@ -186,7 +187,7 @@ def test_the_socketio_client_is_the_copy_in_the_package_and_comes_first(
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == ["/presence/static/presence.mjs", "/presence/static/presence.js"]
+    assert sources_of(page) == ["/presence/static/presence.mjs", *OWN_SCRIPTS]
 
 
 def test_without_a_copy_in_the_package_the_client_comes_from_its_cdn_with_its_hash(
@@ -196,7 +197,7 @@ def test_without_a_copy_in_the_package_the_client_comes_from_its_cdn_with_its_ha
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == [CDN_URL, "/presence/static/presence.js"]
+    assert sources_of(page) == [CDN_URL, *OWN_SCRIPTS]
     (cdn,) = [attrs for attrs, _ in page.all("script") if attrs.get("src") == CDN_URL]
     assert cdn["integrity"] == CDN_INTEGRITY
     assert cdn["crossorigin"] == "anonymous"
@@ -208,7 +209,7 @@ def test_the_socketio_client_comes_from_where_the_setting_says(make_app: MakeApp
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == [url, "/presence/static/presence.js"]
+    assert sources_of(page) == [url, *OWN_SCRIPTS]
 
 
 def test_no_socketio_client_is_loaded_where_the_page_has_it(make_app: MakeApp) -> None:
@@ -216,7 +217,7 @@ def test_no_socketio_client_is_loaded_where_the_page_has_it(make_app: MakeApp) -
 
     page = render(app, "{{ presence_client() }}")
 
-    assert sources_of(page) == ["/presence/static/presence.js"]
+    assert sources_of(page) == OWN_SCRIPTS
 
 
 # Counts and users
@@ -267,6 +268,7 @@ def test_users_show_their_names_and_avatars(app: Flask, presence: Presence) -> N
     page = render(app, '{{ presence_users("/room/1") }}')
 
     assert names_in(page) == ["Ada L", "8"]
+    assert [a["dir"] for a, _ in page.all("span") if a["class"] == "presence-name"] == ["auto"] * 2
     assert [attrs["src"] for attrs, _ in page.all("img")] == ["/ada.png"]
     assert [attrs["href"] for attrs, _ in page.all("a")] == ["https://ada.example/?a=1&b=2"]
 
@@ -403,3 +405,64 @@ def test_nobody_enters_by_being_shown_a_page(app: Flask, presence: Presence) -> 
 
     with app.app_context():
         assert presence.channel("/room/1").state().position == (None, 0)
+
+
+# The app's own markup, attributes and announcements
+
+OWN = """
+{% call presence_users("/room/1", max=1, announce=true) %}
+  <a data-presence-href="url"><b data-presence="name">{{ nonce }}</b></a>
+{% endcall %}
+"""
+
+
+def test_a_call_renders_each_user_in_its_markup_and_leaves_it_to_the_browser(
+    app: Flask, presence: Presence
+) -> None:
+    enter(app, presence, "/room/1", person("7", name="<Ada>", url="/ada"), "8")
+
+    page = render(app, OWN)
+
+    source = '<a data-presence-href="url"><b data-presence="name">n0nce</b></a>'
+    ada = (
+        '<a data-presence-href="url" href="/ada"><b data-presence="name" dir="auto">'
+        "&lt;Ada&gt;</b></a>"
+    )
+    more = '<span class="presence-more">+1</span>'
+    region = '<span class="presence-announcement" role="status"></span>'
+    assert f"announce><template>{source}</template>{ada}{more}{region}</" in page.html
+
+
+def test_a_call_to_a_channel_that_may_not_be_viewed_renders_nothing(app: Flask) -> None:
+    page = render(app, OWN.replace("/room/1", "/staff/x"))
+
+    assert page.html.strip() == ""
+
+
+@pytest.mark.parametrize("macro", ["presence_count", "presence_users"])
+def test_an_element_has_the_attributes_that_are_given_for_it(app: Flask, macro: str) -> None:
+    attributes = {"class": "x", "data-action": "presence:change->list#draw", "title": HOSTILE[0]}
+
+    page = render(app, f'{{{{ {macro}("/room/1", attributes={attributes}) }}}}')
+
+    attrs, _ = page.one(macro.replace("_", "-"))
+    assert attrs | attributes == attrs
+    assert attrs["channel"] == "/room/1"
+
+
+def test_how_many_more_is_said_in_the_app_s_words(app: Flask, presence: Presence) -> None:
+    enter(app, presence, "/room/1", "7", "8", "9")
+
+    template = (
+        '{{ presence_users("/room/1", max=1, attributes={"text-more": "<{count} weitere>"}) }}'
+    )
+    page = render(app, template)
+
+    assert page.all("span")[-1][1] == "<2 weitere>"
+
+
+def test_without_announce_there_is_no_live_region(app: Flask, presence: Presence) -> None:
+    page = render(app, '{{ presence_users("/room/1") }}')
+
+    assert "announce" not in page.html
+    assert "role" not in page.html

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete
+from sqlalchemy import create_engine, delete, insert, select
 
 from flask_presence import BackendUnavailable, ChannelConfig, signals
 from flask_presence.backends.base import SLICE, Command, Key
@@ -32,13 +32,14 @@ from flask_presence.tracker import Tracker
 
 ROOM, OTHER = "/room/1", "/room/2"
 PATIENCE = 5.0
+PARTS = ("backend", "registry", "announcer", "rooms", "feed", "settings", "clock")
 LEASE, SILENCE, GRACE = 1_000.0, 10_000.0, 5.0
 
 Call = partial[Any]
 Hook = Callable[[Call], Any]
 VERBS = [
     *("enter", "hold", "update", "leave", "release", "evict", "renew", "end_worker"),
-    *("members_of_worker", "settle", "state", "tell"),
+    *("members_of_worker", "reset_epoch", "settle", "state", "tell"),
 ]
 
 
@@ -96,6 +97,20 @@ class SQLStore(Hooked, SQLAlchemyBackend):
         with self.engine.begin() as connection:
             for table in tables:
                 connection.execute(delete(table))
+
+    def save(self) -> dict[Any, list[Any]]:
+        with self.engine.begin() as connection:
+            return {
+                table: [dict(row) for row in connection.execute(select(table)).mappings()]
+                for table in self.tables.all
+            }
+
+    def go_back(self, saved: dict[Any, list[Any]]) -> None:
+        self.lose(*saved)
+        with self.engine.begin() as connection:
+            for table, rows in saved.items():
+                if rows:
+                    connection.execute(insert(table), rows)
 
     def lose_data(self) -> None:
         self.lose(*self.tables.all)
@@ -1049,6 +1064,30 @@ def test_a_process_that_waited_long_for_the_database_ends_no_lease(
     assert sql_store.renew("away", 15).held
 
 
+def test_a_read_that_waited_long_for_the_database_ends_no_lease(
+    sql_store: SQLStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 4: whoever holds the lease waited as well."""
+    sql_store.renew("away", 15, create=True)
+    sql_store.enter(Member(ROOM, "c", "ada"), epoch="e", worker="away")
+    clock.now += 16
+    waited = 0.0
+    begin = sql_store.dialect.reading
+
+    def wait_once(engine: Any) -> Any:
+        nonlocal waited
+        waited = 2 * sql_module.RETRY_SECONDS
+        return begin(engine)
+
+    monkeypatch.setattr(
+        sql_module, "time", SimpleNamespace(monotonic=lambda: waited, sleep=lambda seconds: None)
+    )
+    sql_store.dialect.reading = wait_once
+
+    assert users(sql_store) == ["ada"]
+    assert sql_store.renew("away", 15).held
+
+
 # Draining
 
 
@@ -1293,6 +1332,118 @@ def test_members_that_the_store_lost_are_back_within_one_reconcile(
     assert users(sql_store) == ["ada", "bob"]
 
 
+def test_what_clients_gave_is_written_again_where_the_store_turned_back(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    processes = {name: Process(sql_store, clock) for name in ("ada", "bob")}
+    for name, process in processes.items():
+        process.enter(name)
+        process.watch(name)
+    saved = sql_store.save()
+    for name, process in processes.items():
+        process.connections.update(name, ROOM, '{"n":1}')
+        process.renew()
+
+    sql_store.go_back(saved)
+    for process in [*processes.values()] * 3:
+        process.renew()
+
+    state = sql_store.state(ROOM).state
+    assert [(user.id, user.meta) for user in state.users] == [("ada", {"n": 1}), ("bob", {"n": 1})]
+    assert {change.kind for change in processes["bob"].changes} == {"entered", "updated"}
+
+
+def test_a_store_that_turned_back_and_caught_up_is_found_by_whoever_read_in_between(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    here, there = Process(sql_store, clock), Process(sql_store, clock)
+    here.watch("watcher")
+    here.enter("ada")
+    saved = sql_store.save()
+    for name in ("bob", "cyd"):
+        here.enter(name)
+    here.renew()
+    before = sql_store.state(ROOM).state
+
+    sql_store.go_back(saved)
+    here.watch("late")
+    for name in ("dan", "eve"):
+        there.enter(name)
+    assert sql_store.state(ROOM).state.position == before.position
+    here.loops.heal()
+
+    after = sql_store.state(ROOM).state
+    assert after.epoch != before.epoch
+    assert [state["epoch"] for state in here.inbox("watcher", "state")] == [after.epoch]
+
+
+def test_what_clients_gave_is_written_again_where_another_server_took_the_place_of_the_store(
+    sql_store: SQLStore, clock: Clock
+) -> None:
+    """Invariant 7."""
+    process = Process(sql_store, clock)
+    process.enter("ada")
+    saved = sql_store.save()
+    process.connections.update("ada", ROOM, '{"n":1}')
+    process.reconcile()
+    assert sql_store.calls["enter"] == 1
+
+    sql_store.go_back(saved)
+    sql_store.has_begun_anew = lambda: True
+    process.reconcile()
+
+    assert sql_store.state(ROOM).state.users[0].meta == {"n": 1}
+
+
+def test_a_position_of_before_the_store_was_restored_is_not_taken_for_current(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 6."""
+    process.enter("ada")
+    at = process.store.state(ROOM).state.position
+    process.connect("bob")
+    before = process.connections.subscribe("bob", ROOM, at)
+
+    monkeypatch.setattr(type(process.store), "is_restored", True)
+    after = process.connections.subscribe("bob", ROOM, at)
+
+    assert before is None
+    assert after["revision"] == at.revision
+
+
+def test_an_epoch_is_ended_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
+    process = Process(sql_store, clock)
+    process.watch("watcher")
+    process.enter("ada")
+    before = sql_store.state(ROOM).state.epoch
+
+    process.feed.give_up(ROOM, before)
+    sql_store.next("reset_epoch", fail)
+    process.loops.heal()
+    assert sql_store.state(ROOM).state.epoch == before
+    process.loops.heal()
+
+    assert sql_store.state(ROOM).state.epoch != before
+
+
+def test_a_meta_is_written_again_once_the_store_answers(sql_store: SQLStore, clock: Clock) -> None:
+    process = Process(sql_store, clock)
+    process.enter("ada")
+    process.watch("ada")
+    saved = sql_store.save()
+    process.connections.update("ada", ROOM, '{"n":1}')
+    process.renew()
+
+    sql_store.go_back(saved)
+    sql_store.next("enter", fail)
+    for _ in range(4):
+        process.renew()
+
+    assert sql_store.state(ROOM).state.users[0].meta == {"n": 1}
+
+
 def test_clearing_a_channel_costs_a_handful_of_writes(process: Process, store: MemoryStore) -> None:
     """Invariant 10."""
     for number in range(3 * SLICE):
@@ -1378,6 +1529,38 @@ def test_many_who_dropped_together_are_gone_together_when_the_grace_is_over(
     process.holdings.end_lapsed()
 
     assert store.channels() == {ROOM: 1}
+
+
+def test_one_turn_by_hand_is_what_the_loops_do(
+    process: Process, store: MemoryStore, clock: Clock
+) -> None:
+    for client_id in ("gone", "dropped", "silent"):
+        process.enter(client_id)
+    process.connections.disconnect("gone", dropped=False)
+    process.connections.disconnect("dropped", dropped=True)
+
+    left = []
+    for seconds in (0, GRACE + 1, SILENCE):
+        clock.now += seconds
+        process.loops.turn()
+        left.append([change.user_id for change in process.changes if change.kind == "left"])
+
+    assert left == [["gone"], ["gone", "dropped"], ["gone", "dropped", "silent"]]
+    assert store.workers()
+
+
+def test_a_process_by_hand_starts_nothing(process: Process) -> None:
+    by_hand = Tracker(
+        **{name: getattr(process.tracker._parts, name) for name in PARTS},
+        runtime=(runtime := Runtime()),
+        by_hand=True,
+    )
+    started: list[str] = []
+    by_hand.on_start(lambda: started.append("the scheduler"))
+
+    by_hand.start()
+
+    assert (runtime.targets, started) == ([], [])
 
 
 def test_what_an_enter_left_behind_is_given_up_by_the_reconcile(

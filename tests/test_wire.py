@@ -47,6 +47,8 @@ GROUNDS = [
     Ground("postgresql", "gevent"),
     Ground("mariadb", "threading"),
     Ground("redis", "threading"),
+    Ground("sentinel", "gevent"),
+    Ground("valkey", "threading"),
 ]
 
 

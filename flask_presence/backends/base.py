@@ -378,6 +378,17 @@ class Backend(ABC):
     def prepare(self) -> None:  # noqa: B027 - most stores need nothing
         """Make what the store needs, such as tables; any number of times."""
 
+    def has_begun_anew(self) -> bool:
+        """Did the store start again, or another server take its place, since this was asked last?
+        Then its last writes may be lost."""
+        return False
+
+    @property
+    def is_restored(self) -> bool:
+        """Did the store start lately from what it had saved? Then a position may be one that it
+        forgot and reached once more, with other changes."""
+        return False
+
     def publish(self, message: str) -> None:
         """Bring a text to every process that listens, where the store carries events."""
         raise NotImplementedError

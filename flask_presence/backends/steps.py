@@ -11,12 +11,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
 from ..model import Change, Kind, Member, Reason, User
 from ..protocol import load_object, load_objects
 from .base import SLICE, Backend, Evicted, Pruned
+from .stored import are_ids, are_whole
 
 T = TypeVar("T")
 
@@ -52,6 +54,16 @@ class Row(NamedTuple):
         return (self.client_id,) if self.user_id is None else self.user_id
 
 
+def check_rows(rows: Sequence[Row], channel: str) -> None:
+    """Raise `Damaged` where a channel's rows are not as presence wrote them."""
+    are_ids([row.client_id for row in rows], channel)
+    are_ids([row.user_id for row in rows if row.user_id is not None], channel)
+    for numbers in ("place", "named", "wrote", "deadline", "held_at"):
+        found = map(attrgetter(numbers), rows)
+        may_lack = numbers in ("deadline", "held_at")
+        are_whole([one for one in found if not (may_lack and one is None)], channel)
+
+
 @dataclass(slots=True)
 class Counters:
     """A channel as it is stored. ``vacated`` is the moment when it became empty."""
@@ -62,6 +74,11 @@ class Counters:
     count: int = 0
     anonymous: int = 0
     vacated: int | None = None
+
+    def check(self, channel: str) -> None:
+        """Raise `Damaged` where they are not as presence wrote them."""
+        are_ids([self.epoch], channel)
+        are_whole([self.revision, self.writes, self.count, self.anonymous], channel)
 
 
 class Seen(NamedTuple):

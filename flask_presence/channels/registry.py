@@ -171,13 +171,15 @@ class Registry:
 
     def _ask(self, name: str, callback: Callable[[], Any]) -> ChannelConfig | None:
         try:
-            config = self._call(callback)
+            return self._checked(name, self._call(callback))
         except InvalidChannelConfig:
             log.exception("The channel_config callback for %s made an invalid config", name)
             raise
         except Exception as error:
             log.exception("The channel_config callback for %s raised", name)
             raise ChannelUnavailable(f"The configuration of {name} failed.") from error
+
+    def _checked(self, name: str, config: Any) -> ChannelConfig | None:
         if config is None:
             return None
         if not isinstance(config, ChannelConfig):

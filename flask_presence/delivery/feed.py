@@ -32,8 +32,16 @@ class _Watched:
     """What it said last."""
     is_owed: bool = False
     """Were its subscribers promised a state?"""
+    is_another: bool = False
+    """Did its counter begin another life?"""
+    heard: Position = NOWHERE
+    """The last that the store brought as an event."""
+    given_up: str | None = None
+    """The epoch that has to end, because the store counts anew what it had counted before."""
 
     def learn(self, position: Position) -> None:
+        if self.known.epoch not in (None, position.epoch):
+            self.is_another = True
         if position.epoch != self.known.epoch or position.revision > self.known.revision:
             self.known = position
 
@@ -120,6 +128,40 @@ class Feed:
                 watched.learn(Position(epoch, ranges[-1][1]))
                 watched.send(epoch, ranges)
 
+    def note_heard(self, channel: str, epoch: str, first: int, last: int) -> bool:
+        """The store brought these revisions; did it bring them before, and so has turned back?"""
+        with self._lock:
+            watched = self._watched.get(channel)
+            if watched is None:
+                return False
+            before, watched.heard = watched.heard, Position(epoch, last)
+            if before.epoch == epoch and first <= before.revision:
+                watched.given_up = epoch
+            return watched.given_up is not None
+
+    def known_of(self, channel: str) -> Position:
+        """The newest position known of a channel."""
+        with self._lock:
+            return self._watched[channel].known if channel in self._watched else NOWHERE
+
+    def give_up(self, channel: str, epoch: str) -> None:
+        """The store turned back within this epoch."""
+        with self._lock:
+            if channel in self._watched:
+                self._watched[channel].given_up = epoch
+
+    def take_given_up(self) -> dict[str, str]:
+        """Channels whose store turned back since this was asked last, with the epoch to end."""
+        with self._lock:
+            found = {
+                name: watched.given_up
+                for name, watched in self._watched.items()
+                if watched.given_up is not None
+            }
+            for name in found:
+                self._watched[name].given_up = None
+            return found
+
     def owe(self, channel: str) -> None:
         """All subscribers need a state."""
         with self._lock:
@@ -130,6 +172,15 @@ class Feed:
         """Channels whose subscribers need a state."""
         with self._lock:
             return [name for name, watched in self._watched.items() if watched.is_owed]
+
+    def take_others(self) -> list[str]:
+        """Channels that began another epoch since this was asked last: the store lost some, or all,
+        of what was written there."""
+        with self._lock:
+            others = [name for name, watched in self._watched.items() if watched.is_another]
+            for name in others:
+                self._watched[name].is_another = False
+            return others
 
     def known(self) -> dict[str, Position]:
         """The newest position known of each channel."""

@@ -3,7 +3,7 @@
  *
  * The heart is two pure functions, `applyState` and `applyDiff`: they fold what the server sends into what is known of a
  * channel. Around it, a `Slot` keeps what was asked for last apart from what the server confirmed, a `SharedChannel` joins
- * the handles of one channel, `Presence` owns the connection, and the custom elements at the end are its first users.
+ * the handles of one channel, and `Presence` owns the connection. `elements.js` beside it is its first user.
  */
 (() => {
   "use strict";
@@ -20,7 +20,6 @@
   const BEAT_PAUSE = 1000; // the server ignores heartbeats that come faster
   const MAX_RECONNECT_DELAY = 30000;
   const HEARTBEAT_INTERVAL = 25; // until `hello` says otherwise
-  const HUES = 8;
 
   // ---- The fold: what is known of a channel -------------------------------------------------------------------------
 
@@ -91,6 +90,11 @@
 
   function positionOf(fold) {
     return fold.synced ? [fold.epoch, fold.covered[0][1]] : null;
+  }
+
+  /** Of a position that was reached, a state is behind only where the store went back to an older snapshot. */
+  function isBehind(state, position) {
+    return position !== null && state.epoch === position[0] && state.revision < position[1];
   }
 
   function hasGap(fold) {
@@ -421,13 +425,15 @@
     call() {
       const channel = this.channel.name;
       if (!this.on) return ["unsubscribe", { channel }];
-      const position = positionOf(this.channel.fold);
-      return ["subscribe", position ? { channel, position } : { channel }];
+      this.asked = positionOf(this.channel.fold);
+      return ["subscribe", this.asked ? { channel, position: this.asked } : { channel }];
     }
 
     accept(result) {
       super.accept();
-      if (result.state) this.channel.takeState(result.state);
+      const { state } = result;
+      if (state && isBehind(state, this.asked)) this.channel.takeState(state, emptyFold());
+      else if (state) this.channel.takeState(state);
     }
 
     refuse(error) {
@@ -512,9 +518,9 @@
       this._become(applyState(this.fold, state));
     }
 
-    takeState(state) {
+    takeState(state, known = this.fold) {
       if (!this.subscription.on) return;
-      const fold = applyState(this.fold, state);
+      const fold = applyState(known, state);
       if (!fold.needsState && !hasGap(fold)) this.refresh.cancel();
       this._become(fold, "sync");
     }
@@ -642,6 +648,10 @@
 
     get present() {
       return this._shared.present;
+    }
+
+    get synced() {
+      return this._shared.fold.synced;
     }
 
     async subscribe() {
@@ -951,202 +961,8 @@
     return element ? JSON.parse(element.textContent) : {};
   }
 
-  // ---- Elements ------------------------------------------------------------------------------------------------------------------
-
-  function defineElements() {
-    class PresenceElement extends HTMLElement {
-      static get observedAttributes() {
-        return ["channel", "enter", "max"];
-      }
-
-      connectedCallback() {
-        whenPageIsReady(() => {
-          if (this._live || !this.isConnected) return;
-          this._live = true;
-          this._start();
-        });
-      }
-
-      disconnectedCallback() {
-        this._live = false;
-        this._stop();
-      }
-
-      attributeChangedCallback(attribute, before, after) {
-        if (before === after || !this._live) return;
-        if (attribute === "max") return this._draw();
-        this._stop();
-        if (attribute === "channel") this._clear();
-        this._start();
-      }
-
-      _start() {
-        const name = this.getAttribute("channel");
-        if (!name) return;
-        const initial = this._takeInitial(name);
-        const handle = connect().channel(name, { initial });
-        this._handle = handle;
-        if (initial && this.childNodes.length) this._adopt({ users: [], ...initial });
-        this._draw();
-        this._offs = [handle.on("change", () => this._draw()), handle.on("evicted", () => this._clear())];
-        this._offs.push(handle.on("error", () => handle._shared.fold.synced || this._clear()));
-        handle.subscribe().then(() => this._draw(), ignoreRefusal);
-        if (this.hasAttribute("enter")) handle.enter().catch(ignoreRefusal);
-      }
-
-      _stop() {
-        const handle = this._handle;
-        if (!handle) return;
-        this._handle = null;
-        for (const off of this._offs) off();
-        handle.unsubscribe().catch(ignoreRefusal);
-        if (handle._shared.entered.has(handle)) handle.leave().catch(ignoreRefusal);
-      }
-
-      /** Once: what the element shows later, when it is moved or copied, is newer. */
-      _takeInitial(name) {
-        const state = this.dataset.state ? JSON.parse(this.dataset.state) : null;
-        delete this.dataset.state;
-        return state && state.channel === name ? state : null;
-      }
-
-      /** What the server rendered is what a live element would show. */
-      _adopt(state) {
-        this._drawn = this._signature(state);
-      }
-
-      _clear() {
-        this._drawn = null;
-        delete this.dataset.count;
-        delete this.dataset.anonymous;
-        this.textContent = "";
-      }
-
-      /** The server's markup stays until something differs from it. */
-      _draw() {
-        const handle = this._handle;
-        if (!handle || !handle._shared.fold.synced) return;
-        const signature = this._signature(handle);
-        if (signature === this._drawn) return;
-        this._drawn = signature;
-        this.dataset.count = String(handle.count);
-        this.dataset.anonymous = String(handle.anonymous);
-        this._render(handle);
-      }
-    }
-
-    class PresenceCount extends PresenceElement {
-      _signature({ count, anonymous }) {
-        return `${count} ${anonymous}`;
-      }
-
-      _render({ count, anonymous }) {
-        this.textContent = String(count + anonymous);
-      }
-    }
-
-    class PresenceUsers extends PresenceElement {
-      get _max() {
-        const max = parseInt(this.getAttribute("max"), 10);
-        return max >= 0 ? max : Infinity;
-      }
-
-      _signature({ users, count, anonymous }) {
-        return JSON.stringify([count, anonymous, this._max, users.slice(0, this._max).map(({ id, info }) => [id, info])]);
-      }
-
-      _adopt(state) {
-        super._adopt(state);
-        const nodes = this.querySelectorAll(":scope > .presence-user");
-        this._nodes = new Map([...nodes].map((node, index) => [nodeKey(state.users[index] || {}), node]));
-      }
-
-      /** Who stays keeps their node, so that no picture blinks and no focus is lost. */
-      _render({ users, count }) {
-        const shown = users.slice(0, this._max);
-        const known = this._nodes || new Map();
-        this._nodes = new Map(shown.map((user) => [nodeKey(user), known.get(nodeKey(user)) || userNode(user)]));
-        const nodes = [...this._nodes.values()];
-        const more = count - shown.length;
-        if (more > 0) nodes.push(elementOf("span", "presence-more", `+${more}`));
-        replaceChildren(this, nodes);
-      }
-    }
-
-    customElements.define("presence-count", PresenceCount);
-    customElements.define("presence-users", PresenceUsers);
-  }
-
-  /** Once deferred scripts have run, so that an app that calls `connect` with options of its own comes first. */
-  function whenPageIsReady(callback) {
-    const once = { once: true };
-    if (document.prerendering) return document.addEventListener("prerenderingchange", () => whenPageIsReady(callback), once);
-    if (document.readyState === "complete") return callback();
-    document.addEventListener("DOMContentLoaded", callback, once);
-    window.addEventListener("load", callback, once);
-  }
-
-  /** A guest stays a watcher, a channel that may not be viewed shows nothing: both are as they should be. */
-  function ignoreRefusal(error) {
-    if (!error.code) report(error);
-  }
-
-  function nodeKey({ id, info }) {
-    return JSON.stringify([id, info]);
-  }
-
-  function replaceChildren(parent, nodes) {
-    let next = parent.firstChild;
-    for (const node of nodes) {
-      if (node === next) next = next.nextSibling;
-      else parent.insertBefore(node, next);
-    }
-    while (next) {
-      const gone = next;
-      next = next.nextSibling;
-      gone.remove();
-    }
-  }
-
-  function userNode({ id, info }) {
-    const name = typeof info.name === "string" && info.name.trim() ? info.name : id;
-    const link = safeUrl(info.url);
-    const node = elementOf(link ? "a" : "span", "presence-user");
-    if (link) node.href = link;
-    node.append(avatarNode(id, name, safeUrl(info.avatar)), elementOf("span", "presence-name", name));
-    return node;
-  }
-
-  function avatarNode(id, name, source) {
-    if (source) return Object.assign(elementOf("img", "presence-avatar"), { src: source, alt: "" });
-    const node = elementOf("span", "presence-avatar", initialsOf(name));
-    node.dataset.hue = String(hueOf(id));
-    node.setAttribute("aria-hidden", "true");
-    return node;
-  }
-
-  function elementOf(tag, className, text = "") {
-    return Object.assign(document.createElement(tag), { className, textContent: text });
-  }
-
-  // The macros do the next three likewise: what the server rendered and what is live look the same.
-  function safeUrl(value) {
-    return typeof value === "string" && /^(\/|https?:\/\/)/i.test(value) ? value : null;
-  }
-
-  function initialsOf(name) {
-    const words = name.trim().split(/\s+/).map((word) => [...word][0]);
-    return (words.length > 1 ? words[0] + words[words.length - 1] : words[0] || "").toUpperCase();
-  }
-
-  function hueOf(id) {
-    return new TextEncoder().encode(id).reduce((sum, byte) => sum + byte, 0) % HUES;
-  }
-
   globalThis.FlaskPresence = Object.freeze({
     connect,
     fold: Object.freeze({ emptyFold, applyState, applyDiff, usersOf, positionOf, hasGap }),
   });
-
-  if (globalThis.customElements) defineElements();
 })();

@@ -1,5 +1,6 @@
-/** The same as an ES module: it shares the one copy of presence.js with whatever else the page loads. */
+/** The same as an ES module, elements included: it shares the one copy of both with whatever else the page loads. */
 import "./presence.js";
+import "./elements.js";
 
 const { FlaskPresence } = globalThis;
 

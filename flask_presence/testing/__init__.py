@@ -1,13 +1,27 @@
-"""What proves that a backend of your own keeps the contract: subclass `BackendContract`."""
+"""For tests: `PresenceKit` tries out the presence of an app, and `BackendContract` proves that a
+backend of your own keeps the contract: subclass it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .client import Heartbeat, PresenceTestClient, Refused
+from .clock import Clock
+from .kit import PresenceKit
+from .subscription import Subscription
+
 if TYPE_CHECKING:
     from .contract import BackendContract
 
-__all__ = ["BackendContract"]
+__all__ = [
+    "BackendContract",
+    "Clock",
+    "Heartbeat",
+    "PresenceKit",
+    "PresenceTestClient",
+    "Refused",
+    "Subscription",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -211,7 +211,8 @@ class Connections:
         finally:
             if client.closed:
                 self._parts.rooms.forget(client.id, channel)
-        return None if position == (form["epoch"], form["revision"]) else form
+        is_current = position == (form["epoch"], form["revision"])
+        return None if is_current and not self._parts.backend.is_restored else form
 
     def _join(self, client: Client, channel: str, config: ChannelConfig) -> bool:
         limit = self._parts.settings.max_channels_per_client

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from ..backends.base import Listener
 from ..delivery import Interest, Recipients
 from ..model import Change
+from ..protocol import check_event, check_json
 from .parts import Parts
+
+log = logging.getLogger(__name__)
 
 
 class Hearing:
@@ -29,6 +33,11 @@ class Hearing:
         )
 
     def changed(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        first, last = changes[0], changes[-1]
+        if self._parts.feed.note_heard(first.channel, first.epoch, first.revision, last.revision):
+            self.on_owed()
         self._parts.announcer.hear(changes)
 
     def told(self) -> None:
@@ -42,8 +51,13 @@ class Hearing:
             self._parts.backend.publish(json.dumps([event, data, channel, to]))
 
     def heard(self, message: str) -> None:
-        event, data, channel, to = json.loads(message)
-        self._parts.rooms.send_event(event, data, channel, to=to)
+        try:
+            event, data, channel, to = json.loads(message)
+            check_event(event)
+            self._parts.rooms.send_event(event, check_json(data, "data"), channel, to=to)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            # Somebody else wrote it.
+            log.error("A message that presence did not publish is passed over: %r", error)
 
     def missed(self, channel: str) -> None:
         self._parts.feed.owe(channel)

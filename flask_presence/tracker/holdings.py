@@ -53,6 +53,7 @@ class Holdings:
         self._clients = parts.clients
         self._clock = parts.clock
         self._unheld: set[Client] = set()
+        self._unwritten: set[str] = set()
         self._gone: list[Client] = []
         self._doubted: list[tuple[float, Client]] = []
         self._lapsing: deque[tuple[float, set[str]]] = deque()
@@ -242,6 +243,27 @@ class Holdings:
             self._unheld |= unheld
             raise
 
+    def write_again(self, channels: Iterable[str]) -> None:
+        """Write what the clients gave in channels whose last writes the store lost: who is still in
+        may be in with an older meta."""
+        self._unwritten.update(channels)
+        for channel in sorted(self._unwritten):
+            for client in self._clients.all():
+                self._parts.announcer.announce(self._write_again(client, channel))
+            self._unwritten.discard(channel)
+
+    def _write_again(self, client: Client, channel: str) -> list[Change]:
+        if channel not in client.entered:
+            return []
+        # Under the lock, so that no update of the client's own is undone.
+        with self.writing(client):
+            entry = client.entered.get(channel)
+            if entry is None or entry.meta is None or client.closed:
+                return []
+            return self._backend.enter(
+                client.member(channel, entry.meta), epoch=new_epoch(), worker=self.lease.hold()
+            )
+
     def _mine(self) -> list[Held]:
         return [
             Held(channel, client, entry)
@@ -306,6 +328,9 @@ class Holdings:
             ]
         )
         self._give_up(theirs - {Key(channel, client.id) for channel, client, _ in mine})
+        if self._backend.has_begun_anew():
+            self._unwritten.update(held.channel for held in mine)
+        self.write_again(())
         self._reconciled_at = self._clock()
 
     def _give_up(self, keys: Iterable[Key]) -> None:

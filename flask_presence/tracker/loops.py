@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from ..errors import PresenceError
 from .commands import Commands
 from .connections import Connections
 from .hearing import Hearing
@@ -85,6 +86,14 @@ class Loops:
             if self._hearing.listener is not None:
                 self._hearing.listener.close()
 
+    def turn(self) -> None:
+        """Come round once, here and now, where no loop was started."""
+        self._holdings.write_releases()
+        self._holdings.end_lapsed()
+        if not self._holdings.lease.drained:
+            self.renew()
+            self.heal()
+
     def _renew_for_ever(self) -> None:
         interval, clock = self._parts.settings.renewal_interval, self._parts.clock
         next_look = clock()
@@ -125,7 +134,10 @@ class Loops:
         """Obey what other processes told, and put right what is not."""
         while self._renewed:
             self._take(self._renewed.popleft())
+        attempt(self._end_epochs, "begin another epoch")
         attempt(self._holdings.put_back, "put clients back")
+        others = self._parts.feed.take_others()
+        attempt(lambda: self._holdings.write_again(others), "write again what the store lost")
         attempt(self._holdings.end_silence, "end silent clients")
         attempt(self._hearing.interest.sweep, "listen to fewer channels")
         for channel in self._parts.feed.owed():
@@ -149,7 +161,17 @@ class Loops:
             diffs_arrive=self._parts.rooms.crosses_processes,
             hears=self._parts.rooms.hears,
         )
-        for channel in [*verdict.rolled_back, *verdict.behind]:
+        for channel in verdict.behind:
             self._parts.feed.owe(channel)
         for channel, epoch in verdict.rolled_back.items():
-            self._parts.backend.reset_epoch(channel, epoch, new_epoch())
+            self._parts.feed.give_up(channel, epoch)
+
+    def _end_epochs(self) -> None:
+        """Begin another epoch where the store turned back, and have everyone take the state."""
+        for channel, epoch in self._parts.feed.take_given_up().items():
+            try:
+                self._parts.backend.reset_epoch(channel, epoch, new_epoch())
+            except PresenceError:
+                self._parts.feed.give_up(channel, epoch)
+                raise
+            self._parts.feed.owe(channel)

@@ -71,7 +71,18 @@ class States:
 
     def push(self, channel: str) -> None:
         """Send the state to everyone in this process who watches the channel."""
-        self._parts.rooms.push_state(self.state(channel))
+        self._parts.rooms.push_state(self._latest(channel))
+
+    def _latest(self, channel: str) -> State:
+        """The state; where it is older than what was known before it was read, the store turned
+        back, and whoever heals gives the channel a new epoch."""
+        known = self._parts.feed.known_of(channel)
+        state = self.state(channel)
+        is_same = state.epoch is not None and state.epoch == known.epoch
+        if is_same and state.revision < known.revision:
+            self._parts.feed.give_up(channel, str(state.epoch))
+            self.on_owed()
+        return state
 
     def move_audience(self, channel: str) -> None:
         """Take along those who watch a channel that turned count-only or back.
@@ -98,7 +109,7 @@ class States:
 
     def form_for_audience(self, channel: str, config: ChannelConfig) -> Form:
         """The state in the form of the room that the channel's subscribers are in."""
-        state = self.state(channel)
+        state = self._latest(channel)
         self._parts.feed.note_read(channel, state.position)
         count_only = self._parts.rooms.is_counted(channel)
         return state_form(state, count_only=config.count_only if count_only is None else count_only)

@@ -26,6 +26,8 @@ class Tracker:
     """One app's presence in this process: puts the parts together, and acts for the server's side.
 
     :param clock: the process's monotonic clock; only tests need another one.
+    :param by_hand: start no background work, also where `start` is called: whoever made this calls
+        ``loops.turn``.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Tracker:
         settings: Settings,
         runtime: Runtime,
         clock: Callable[[], float] = time.monotonic,
+        by_hand: bool = False,
     ) -> None:
         self._runtime = runtime
+        self._by_hand = by_hand
         self._on_start: list[Callable[[], None]] = []
         self._on_tick: list[Callable[[], None]] = []
         self._parts = Parts(backend, registry, announcer, rooms, feed, settings, Clients(), clock)
@@ -84,7 +88,7 @@ class Tracker:
 
     def start(self) -> None:
         """Start the background work, once in a process."""
-        if self.loops.start():
+        if not self._by_hand and self.loops.start():
             for callback in self._on_start:
                 callback()
 

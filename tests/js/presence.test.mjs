@@ -879,6 +879,21 @@ test("after a reconnect everything is asked for again in one batch, with meta an
   ]);
 });
 
+test("after a reconnect to a store that went back to an older snapshot, its state counts", async () => {
+  await up();
+  const channel = await subscribed();
+  socket.emit("diff", diff(A, 4, 3, { entered: [{ ...user("c"), revision: 4 }] }));
+  const heard = listen(channel);
+  await down();
+  await up();
+
+  await answer("subscribe", { ok: true, state: state(A, 2, ["a"]) });
+  socket.emit("diff", diff(A, 3, 2, { entered: [{ ...user("d"), revision: 3 }] }));
+
+  assert.deepEqual([idsOf(channel), channel.count], [["a", "d"], 2]);
+  assert.ok(heard.includes("leave c"));
+});
+
 test("what was left or unsubscribed and confirmed is not asked for after a reconnect", async () => {
   await up();
   const channel = await entered(A);

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
+from math import isfinite
 from typing import Any
 
 from ...errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
@@ -23,10 +26,16 @@ from ..base import (
     Told,
     chunks,
 )
-from ..steps import Row, Shown, milliseconds, moment, shown_of, users_in_order
+from ..steps import Row, check_rows, milliseconds, moment, users_of
+from ..stored import Damaged, are_ids, are_whole, is_whole, told_of_text
 from .events import changes_of
 from .listener import RedisListener
 from .server import Server
+
+log = logging.getLogger(__name__)
+
+STEP = SLICE // 2
+"""How many members one script makes or ends at the most: while it runs, everybody waits."""
 
 
 class RedisBackend(Backend):
@@ -61,6 +70,28 @@ class RedisBackend(Backend):
         """Milliseconds for which it is kept when a user was last seen."""
         return milliseconds(self.last_seen_retention)
 
+    # One channel in one step
+
+    def _once(self, script: str, channel: str, *args: Any) -> list[Any]:
+        return self._mended(self.server.run_once, script, channel, *args)
+
+    def _step(self, script: str, channel: str, *args: Any) -> list[Any]:
+        return self._mended(self.server.run, script, channel, *args)
+
+    def _mended(
+        self, run: Callable[..., list[Any]], script: str, channel: str, *args: Any
+    ) -> list[Any]:
+        """Run a script; once more where the channel was damaged, and begins anew."""
+        try:
+            return run(script, channel, *args)
+        except Damaged as damage:
+            self._forget(channel, damage)
+        return run(script, channel, *args)
+
+    def _forget(self, channel: str, damage: Damaged) -> None:
+        log.error("The presence channel %s is damaged and begins anew: %s", channel, damage)
+        self.server.run("forget", channel)
+
     # Members
 
     def enter(
@@ -72,7 +103,7 @@ class RedisBackend(Backend):
         timeout: float | None = None,
         max_users: int | None = None,
     ) -> list[Change]:
-        status, *rest = self.server.run_once(
+        status, *rest = self._once(
             "enter",
             member.channel,
             epoch,
@@ -98,21 +129,20 @@ class RedisBackend(Backend):
         self, channel: str, members: Sequence[Member], *, epoch: str, worker: str
     ) -> list[Change]:
         changes: list[Change] = []
-        # Making a member costs more than ending one.
-        for some in chunks(members, SLICE // 2):
+        for some in chunks(members, STEP):
             rows = [
                 text
                 for member in some
                 for text in (member.client_id, member.user_id or "", member.info, member.meta or "")
             ]
-            status, *rest = self.server.run_once("hold", channel, epoch, worker, *rows)
+            status, *rest = self._once("hold", channel, epoch, worker, *rows)
             if status == "worker_gone":
                 raise WorkerGone(f"The store holds no lease for worker {worker}.")
             changes += changes_of(channel, rest[0])
         return changes
 
     def update(self, channel: str, client_id: str, meta: str) -> list[Change]:
-        status, *rest = self.server.run_once("update", channel, client_id, meta)
+        status, *rest = self._once("update", channel, client_id, meta)
         if status == "not_present":
             raise NotPresent(f"Client {client_id!r} is not in {channel}.")
         return changes_of(channel, rest[0])
@@ -126,20 +156,32 @@ class RedisBackend(Backend):
         user_id: str | None = None,
         worker: str | None = None,
     ) -> list[Change]:
-        _, text = self.server.run_once(
+        _, text = self._once(
             "leave", channel, reason, user_id or "", worker or "", self._seen_kept, *client_ids
         )
         return changes_of(channel, text)
 
     def touch(self, channel: str, client_id: str, timeout: float) -> bool:
-        _, is_in = self.server.run("touch", channel, client_id, milliseconds(timeout))
+        _, is_in = self._step("touch", channel, client_id, milliseconds(timeout))
         return bool(is_in)
 
     def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
-        # Each may be in a channel of its own, which costs more than a member does.
-        for some in chunks(sorted(keys), SLICE // 2):
-            flat = [text for key in some for text in key]
-            self.server.run("release", worker, milliseconds(after), *flat)
+        for some in chunks(sorted(keys), STEP):
+            try:
+                self._release(worker, some, after)
+            except Damaged:
+                for channel, group in groupby(some, key=lambda key: key.channel):
+                    self._release_one(worker, channel, list(group), after)
+
+    def _release(self, worker: str, keys: Sequence[Key], after: float) -> None:
+        flat = [text for key in keys for text in key]
+        self.server.run("release", worker, milliseconds(after), *flat)
+
+    def _release_one(self, worker: str, channel: str, keys: list[Key], after: float) -> None:
+        try:
+            self._release(worker, keys, after)
+        except Damaged as damage:
+            self._forget(channel, damage)
 
     def evict(
         self,
@@ -149,13 +191,13 @@ class RedisBackend(Backend):
         client_id: str | None = None,
         reason: Reason | None = None,
     ) -> Evicted:
-        _, text, more, held = self.server.run_once(
+        _, text, more, held = self._once(
             "evict",
             channel,
             user_id or "",
             client_id or "",
             reason or "",
-            SLICE,
+            STEP,
             self._seen_kept,
         )
         return Evicted(changes_of(channel, text), bool(more), bool(held))
@@ -190,12 +232,21 @@ class RedisBackend(Backend):
             *channels,
         )
         self.server.set_clock(int(now))
+        told = (told_of_text(text, int(now)) for text in commands)
         pairs = zip(found[::2], found[1::2], strict=True)
         positions = {
-            name: Position(epoch, int(revision)) if epoch else NOWHERE
+            name: Position(epoch, int(revision)) if epoch and revision.isdecimal() else NOWHERE
             for name, (epoch, revision) in zip(channels, pairs, strict=True)
         }
-        return bool(held), int(latest), positions, [_told(text, int(now)) for text in commands]
+        return bool(held), self._number(latest), positions, [one for one in told if one]
+
+    def _number(self, latest: str) -> int:
+        """The last command's number; one that nobody could count on from is taken out."""
+        if is_whole(int(float(latest)) if isfinite(float(latest)) else None):
+            return int(float(latest))
+        log.error("The store holds a command with the number %s: it is taken out", latest)
+        self.server.run("forget_commands")
+        return 0
 
     def end_worker(self, worker: str, *, after: float) -> None:
         self.server.run("end_worker", worker, milliseconds(after))
@@ -219,8 +270,8 @@ class RedisBackend(Backend):
     # Ending what is due
 
     def settle(self, channel: str) -> Pruned:
-        _, text, more = self.server.run_once(
-            "settle", channel, int(self.spares_leases), SLICE, self._seen_kept
+        _, text, more = self._once(
+            "settle", channel, int(self.spares_leases), STEP, self._seen_kept
         )
         return Pruned(changes_of(channel, text), bool(more))
 
@@ -235,7 +286,7 @@ class RedisBackend(Backend):
     def _rewind(self, channel: str) -> None:
         cursor = "0"
         while True:
-            _, cursor = self.server.run("rewind", channel, cursor, SLICE)
+            _, cursor = self._step("rewind", channel, cursor, SLICE)
             if cursor == "0":
                 return
 
@@ -248,14 +299,23 @@ class RedisBackend(Backend):
         return self._read(channel, with_users=False)
 
     def _read(self, channel: str, *, with_users: bool) -> Reading:
+        try:
+            return self._read_once(channel, with_users=with_users)
+        except Damaged as damage:
+            self._forget(channel, damage)
+        return self._read_once(channel, with_users=with_users)
+
+    def _read_once(self, channel: str, *, with_users: bool) -> Reading:
         status, *rest = self.server.run("state", channel, int(self.spares_leases), int(with_users))
         if status == "due":
             return Reading(None, self.settle(channel).changes)
         if status == "none":
             return Reading(State(channel), [])
         epoch, revision, count, anonymous, users = rest
-        shown = users_in_order(_shown(users))
-        return Reading(State(channel, epoch, revision, count, anonymous, shown), [])
+        are_ids([epoch], channel)
+        are_whole([revision, count, anonymous], channel)
+        rows = _rows(channel, users)
+        return Reading(State(channel, epoch, revision, count, anonymous, users_of(rows)), [])
 
     def channels(self, prefix: str | None = None) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -314,6 +374,14 @@ class RedisBackend(Backend):
     def check(self) -> None:
         self.server.check()
 
+    def has_begun_anew(self) -> bool:
+        begun, self.server.has_begun_anew = self.server.has_begun_anew, False
+        return begun
+
+    @property
+    def is_restored(self) -> bool:
+        return self.server.is_restored
+
     def publish(self, message: str) -> None:
         self.server.run_once("publish", message)
 
@@ -327,22 +395,14 @@ class RedisBackend(Backend):
         self.server.close()
 
 
-def _told(text: str, now: int) -> Told:
-    number, at, fields = json.loads(text)
-    return Told(int(number), max(0, now - at) / 1000, Command(*json.loads(fields)))
-
-
-def _shown(users: Iterable[str]) -> Iterator[Shown]:
-    """How all users are shown, from their rows as ``scene.lua`` writes them."""
-    for user_id, rows in json.loads(f"[{','.join(users)}]"):
-        if len(rows) == 1:
-            _, info, meta, place, *_ = rows[0]
-            yield Shown(place, user_id, info, meta or "{}")
-        else:
-            yield shown_of([_row(user_id, *row) for row in rows])
-
-
-def _row(
-    user_id: str, client_id: str, info: str, meta: str, place: int, named: int, wrote: int, *_: Any
-) -> Row:
-    return Row(client_id, user_id, info, meta or None, place, named, wrote)
+def _rows(channel: str, users: Iterable[str]) -> list[Row]:
+    """The rows of all users, as ``scene.lua`` writes them."""
+    found = []
+    try:
+        for user_id, rows in json.loads(f"[{','.join(users)}]"):
+            for client_id, info, meta, place, named, wrote, *_ in rows:
+                found.append(Row(client_id, user_id, info, meta or None, place, named, wrote))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Damaged(f"The store holds users of {channel} that are none: {error}") from error
+    check_rows(found, channel)
+    return found

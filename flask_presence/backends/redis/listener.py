@@ -13,6 +13,7 @@ import redis
 
 from ...errors import BackendUnavailable
 from ..base import Ears, Listener, chunks
+from ..stored import Damaged
 from .events import changes_of
 from .server import PAUSE_SECONDS, Server
 
@@ -131,6 +132,8 @@ class RedisListener(Listener):
         except BaseException:
             pubsub.close()
             raise
+        # It may be another server by now, or another run of the same one.
+        self._server.doubt()
         with self._lock:
             self._pubsub, self._broken = pubsub, False
             self._awaited = {self._commands, self._messages}
@@ -179,10 +182,17 @@ class RedisListener(Listener):
         elif kind == "message" and name == self._commands:
             self._ears.told()
         elif kind == "message" and name == self._messages:
-            self._ears.heard(_text(message["data"]))
+            self._ears.heard(_text(message["data"], errors="replace"))
         elif kind == "message":
-            channel = name.removeprefix(self._diffs)
-            self._ears.changed(changes_of(channel, _text(message["data"])))
+            self._take_diff(name.removeprefix(self._diffs), message["data"])
+
+    def _take_diff(self, channel: str, data: bytes) -> None:
+        try:
+            changes = changes_of(channel, _text(data))
+        except (Damaged, UnicodeDecodeError) as error:
+            log.error("An event that presence did not publish is passed over: %s", error)
+            return
+        self._ears.changed(changes)
 
     def _confirm(self, channel: str) -> None:
         with self._lock:
@@ -200,5 +210,5 @@ class RedisListener(Listener):
             self._ears.missed(channel)
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _text(value: Any, errors: str = "strict") -> str:
+    return value.decode(errors=errors) if isinstance(value, bytes) else str(value)

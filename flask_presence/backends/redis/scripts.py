@@ -9,6 +9,7 @@ WITHOUT_SCENE = (
     "channels",
     "due",
     "end_worker",
+    "forget_commands",
     "publish",
     "renew",
     "reset_epoch",

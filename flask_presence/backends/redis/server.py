@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import redis
 
 from ...errors import BackendUnavailable
+from ..stored import Damaged
 from .scripts import load_scripts
 
 PAUSE_SECONDS = 1.0
@@ -21,6 +22,9 @@ PAUSE_SECONDS = 1.0
 AT_ONCE = 32
 """How many requests of one process are under way: more would take turns in the server anyway, each
 on a connection of its own."""
+
+RESTORED_SECONDS = 600.0
+"""For so long after a start from a snapshot there may be clients who remember more than it has."""
 
 OLDEST = (6, 2)
 
@@ -48,6 +52,12 @@ REMEDIES = [
     ),
 ]
 """What to do about an error, by its kind or, for one from inside a script, by its words."""
+
+DAMAGE = re.compile(
+    r"WRONGTYPE|attempt to |table index is|bad argument|Expected .* but found|Found too many"
+    r"|Cannot serialise"
+)
+"""What a script says that meets something which no script wrote."""
 
 
 class Server:
@@ -86,6 +96,10 @@ class Server:
         self._ahead: float | None = None
         """Milliseconds between the server's clock and this process's."""
         self._is_checked = False
+        self._run_id: str | None = None
+        self.has_begun_anew = False
+        """Has the server begun another run since somebody set this to false?"""
+        self._restored_until = float("-inf")
         self._failing_until = float("-inf")
         self._failure = ""
         self._turns = threading.BoundedSemaphore(AT_ONCE)
@@ -111,7 +125,8 @@ class Server:
         return time.monotonic() < self._failing_until
 
     def doubt(self) -> None:
-        """The server may be away: whoever asks next waits for one answer, not for two."""
+        """The server may be away, or another one: whoever asks next waits for one answer, not for
+        two, and looks."""
         self._is_checked = False
 
     def check(self) -> None:
@@ -138,7 +153,22 @@ class Server:
             self.client.connection_pool.disconnect()
             self._refuse(problem)
         self._is_checked = True
+        self._note_run(info)
         return info
+
+    def _note_run(self, info: dict[str, Any]) -> None:
+        run_id = info.get("run_id")
+        if self._run_id not in (None, run_id):
+            self.has_begun_anew = True
+        self._run_id = run_id
+        if info.get("rdb_last_load_keys_loaded") or info.get("aof_enabled"):
+            uptime = info.get("uptime_in_seconds", 0)
+            self._restored_until = time.monotonic() + RESTORED_SECONDS - uptime
+
+    @property
+    def is_restored(self) -> bool:
+        """Did it start from what it had saved, and lately?"""
+        return time.monotonic() < self._restored_until
 
     def _ask(self) -> dict[str, Any]:
         seconds, microseconds = self.client.time()
@@ -175,6 +205,8 @@ class Server:
         try:
             return self._send(script, operation, args)
         except (redis.ConnectionError, redis.TimeoutError):
+            # It may be another server by now, or another run of this one.
+            self.doubt()
             return self._send(script, operation, args)
 
     def _send(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
@@ -184,7 +216,13 @@ class Server:
         elif self._ahead is not None:
             latest = str(int(time.monotonic() * 1000 + self._ahead + self._patience * 1000))
         common = (self._prefix, clock, latest, self._kept, operation, self.events)
-        reply: list[Any] = _text(self._scripts[script](args=[*common, *args]))
+        answer = self._scripts[script](args=[*common, *args])
+        # A renewal brings commands, of which one that is none must not hide the others.
+        errors = "replace" if script == "renew" else "strict"
+        try:
+            reply: list[Any] = _text(answer, errors)
+        except UnicodeDecodeError as error:
+            raise Damaged(f"The presence store {self.where} holds what is no text.") from error
         return reply
 
     def _fail(self, error: redis.RedisError) -> NoReturn:
@@ -193,7 +231,11 @@ class Server:
             for kind, words, remedy in REMEDIES
             if isinstance(error, kind) or re.search(words, str(error))
         )
-        problem = next(remedies, f"failed: {error}".rstrip("."))
+        problem = next(remedies, None)
+        if problem is None and isinstance(error, redis.ResponseError) and DAMAGE.search(str(error)):
+            # The server is well, and nobody has to be spared.
+            raise Damaged(f"The presence store {self.where} holds what is none: {error}") from error
+        problem = problem or f"failed: {error}".rstrip(".")
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
             # Another server may answer next time.
             self._is_checked = False
@@ -247,9 +289,9 @@ def _problem_of(info: dict[str, Any]) -> str | None:
     return None
 
 
-def _text(reply: Any) -> Any:
+def _text(reply: Any, errors: str) -> Any:
     if isinstance(reply, bytes):
-        return reply.decode()
+        return reply.decode(errors=errors)
     if isinstance(reply, list):
-        return [item.decode() if type(item) is bytes else _text(item) for item in reply]
+        return [_text(item, errors) for item in reply]
     return reply

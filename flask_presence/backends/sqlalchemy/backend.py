@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,14 +39,17 @@ from ..steps import (
     COMMANDS_KEPT,
     DRAINED,
     LOST,
+    Counters,
     Lease,
     Row,
     Step,
     StepBackend,
+    check_rows,
     milliseconds,
     moment,
     users_of,
 )
+from ..stored import Damaged, is_id, is_whole, told_of
 from .dialects import dialect_of
 from .expressions import Expressions
 from .models import Models, map_models
@@ -53,6 +57,8 @@ from .seen import Seen
 from .statements import ROW_COLUMNS, Statement, Statements
 from .step import SQLStep
 from .tables import Tables
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -110,7 +116,26 @@ class SQLAlchemyBackend(StepBackend):
     # Connections
 
     def run(self, step: Callable[[Step], T]) -> T:
-        return self._transact(lambda connection: step(SQLStep(self, connection)))
+        def work(connection: Connection) -> T:
+            return step(SQLStep(self, connection))
+
+        try:
+            return self._transact(work)
+        except Damaged as damage:
+            self._forget(damage)
+        return self._transact(work)
+
+    def _forget(self, damage: Damaged) -> None:
+        """Let a damaged channel begin anew."""
+        channel = damage.channel
+        log.error("The presence channel %s is damaged and begins anew: %s", channel, damage)
+        channels, members = self.tables.channels, self.tables.members
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(channels).where(channels.c.name == channel))
+            connection.execute(delete(members).where(members.c.channel == channel))
+
+        self._transact(work)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction; again after a deadlock, or after making the tables."""
@@ -118,7 +143,7 @@ class SQLAlchemyBackend(StepBackend):
         began = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             try:
-                with self.dialect.writing(self.engine) as connection:
+                with self._noticing_absence(), self.dialect.writing(self.engine) as connection:
                     return work(connection)
             except exc.DBAPIError as error:
                 if self._makes_tables and not made_tables and self._is_missing_table(error):
@@ -137,9 +162,17 @@ class SQLAlchemyBackend(StepBackend):
         raise AssertionError("unreachable")
 
     @contextmanager
+    def _noticing_absence(self) -> Iterator[None]:
+        """A database that answers so late was away, and others may renew first."""
+        began = time.monotonic()
+        yield
+        if time.monotonic() - began > RETRY_SECONDS:
+            self.note_failure()
+
+    @contextmanager
     def _reading(self) -> Iterator[Connection]:
         try:
-            with self.dialect.reading(self.engine) as connection:
+            with self._noticing_absence(), self.dialect.reading(self.engine) as connection:
                 yield connection
         except exc.SQLAlchemyError as error:
             raise self._unavailable(error) from error
@@ -261,12 +294,7 @@ class SQLAlchemyBackend(StepBackend):
             latest, commands = self._commands(connection, cursor, now)
             return Renewal(held, latest, self._positions(connection, channels), commands)
 
-        began = time.monotonic()
-        renewal = self._transact(work)
-        if time.monotonic() - began > RETRY_SECONDS:
-            # The database was away, and answers this one first.
-            self.note_failure()
-        return renewal
+        return self._transact(work)
 
     def _is_new(self, connection: Connection, worker: str) -> bool:
         workers = self.tables.workers
@@ -282,7 +310,11 @@ class SQLAlchemyBackend(StepBackend):
                     channels.c.name.in_(some)
                 )
             )
-            positions.update((name, Position(epoch, revision)) for name, epoch, revision in found)
+            positions.update(
+                (name, Position(epoch, revision))
+                for name, epoch, revision in found
+                if is_id(epoch) and is_whole(revision)
+            )
         return positions
 
     def _commands(
@@ -298,15 +330,8 @@ class SQLAlchemyBackend(StepBackend):
         found = connection.execute(
             select(commands).where(commands.c.number > cursor).order_by(commands.c.number)
         ).all()
-        told = [
-            Told(
-                row.number,
-                max(0, now - row.at) / 1000,
-                Command(row.kind, row.channel, row.user_id, row.client_id, row.reason),
-            )
-            for row in found
-        ]
-        return max([latest, *(one.number for one in told)]), told
+        told = [told_of(row.number, row.at, tuple(row)[2:], now) for row in found]
+        return max([latest, *(row.number for row in found)]), [one for one in told if one]
 
     def end_worker(self, worker: str, *, after: float) -> None:
         workers = self.tables.workers
@@ -346,7 +371,7 @@ class SQLAlchemyBackend(StepBackend):
         """The leases of all workers, by worker; there are few of them."""
         workers = self.tables.workers
         query = select(workers.c.id, workers.c.status, workers.c.lease, workers.c.timeout)
-        return {row[0]: Lease(*row[1:]) for row in connection.execute(query)}
+        return {row[0]: _lease(row[1:]) or NO_LEASE for row in connection.execute(query)}
 
     def workers_over(self, leases: Mapping[str, Lease], now: int) -> list[str]:
         """Those whose members are due."""
@@ -435,11 +460,20 @@ class SQLAlchemyBackend(StepBackend):
     # Reading
 
     def state(self, channel: str) -> Reading:
+        try:
+            return self._state(channel)
+        except Damaged as damage:
+            self._forget(damage)
+        return self._state(channel)
+
+    def _state(self, channel: str) -> Reading:
         found = self._read(lambda connection: self._select_state(connection, channel))
         if not found:
             return Reading(State(channel), [])
         epoch, revision, count, anonymous, now = found[0][:5]
+        Counters(epoch, revision, 0, count, anonymous).check(channel)
         rows = [Row._make(row[8:]) for row in found if row[8] is not None]
+        check_rows(rows, channel)
         # One row of each worker has its lease.
         holding = {row.worker: place for place, row in enumerate(rows) if row.worker is not None}
         leases = {worker: _lease(found[place][5:8]) for worker, place in holding.items()}
@@ -486,7 +520,15 @@ class SQLAlchemyBackend(StepBackend):
         columns = [channels.c[name] for name in ("epoch", "revision", "count", "anonymous")]
         query = select(*columns).where(channels.c.name == channel)
         found = self._read(lambda connection: connection.execute(query).first())
-        return Reading(State(channel, *found) if found else State(channel), [])
+        if found is None:
+            return Reading(State(channel), [])
+        epoch, revision, count, anonymous = found
+        try:
+            Counters(epoch, revision, 0, count, anonymous).check(channel)
+        except Damaged as damage:
+            self._forget(damage)
+            return Reading(State(channel), [])
+        return Reading(State(channel, epoch, revision, count, anonymous), [])
 
     def _has_due(self, channel: str) -> bool:
         def work(connection: Connection) -> bool:
@@ -655,5 +697,12 @@ class SQLAlchemyBackend(StepBackend):
         self.engine.dispose()
 
 
+NO_LEASE = Lease(LOST, 0, 0)
+
+
 def _lease(columns: Sequence[Any]) -> Lease | None:
-    return None if columns[0] is None else Lease(*columns)
+    """The lease in these columns; one that somebody else wrote is over."""
+    if columns[0] is None:
+        return None
+    _, until, timeout = columns
+    return Lease(*columns) if is_whole(until) and is_whole(timeout) else NO_LEASE

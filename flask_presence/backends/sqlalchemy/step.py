@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection
 
 from ..base import chunks
-from ..steps import ALIVE, Counters, Lease, Row
+from ..steps import ALIVE, Counters, Lease, Row, check_rows
 from .statements import ROW_COLUMNS, Statement
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class SQLStep:
             self._statements.lock_channel.run(self._connection, **new)
         row = self._statements.find_channel.run(self._connection, named=name).first()
         found = None if row is None else Counters(*row)
+        if found is not None:
+            found.check(name)
         if found is None and epoch is not None:
             self._statements.add_channel.run(self._connection, **new)
             found = Counters(epoch)
@@ -72,23 +74,24 @@ class SQLStep:
     ) -> dict[str, Row]:
         if len(ids) == 1:
             (wanted,) = ids
-            rows = statement.run(self._connection, here=name, **{its: wanted})
-            return {row[0]: Row._make(row) for row in rows}
+            return _checked(name, statement.run(self._connection, here=name, **{its: wanted}))
         found: dict[str, Row] = {}
         for some in chunks(ids):
-            found |= self._select_rows(self._tables.members.c.channel == name, column.in_(some))
+            found |= self._select_rows(name, column.in_(some))
         return found
 
-    def _select_rows(self, *conditions: Any, limit: int | None = None) -> dict[str, Row]:
+    def _select_rows(
+        self, channel: str, *conditions: Any, limit: int | None = None
+    ) -> dict[str, Row]:
         members = self._tables.members
+        conditions = (members.c.channel == channel, *conditions)
         columns = [members.c[column] for column in ROW_COLUMNS]
         # Locked, because who touches or releases a member does not lock its channel.
         query = select(*columns).where(*conditions).limit(limit).with_for_update()
-        return {row[0]: Row._make(row) for row in self._connection.execute(query)}
+        return _checked(channel, self._connection.execute(query))
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
-        here = self._tables.members.c.channel == name
-        return list(self._select_rows(here, limit=limit).values())
+        return list(self._select_rows(name, limit=limit).values())
 
     def due_rows(self, name: str, limit: int) -> list[Row]:
         over = [
@@ -96,7 +99,7 @@ class SQLStep:
         ]
         found: dict[str, Row] = {}
         for conditions in self._backend.due_conditions(name, over, self.now):
-            found.update(self._select_rows(*conditions, limit=limit - len(found)))
+            found.update(self._select_rows(name, *conditions, limit=limit - len(found)))
             if len(found) >= limit:
                 break
         return list(found.values())
@@ -144,3 +147,9 @@ class SQLStep:
     @cached_property
     def _leases(self) -> dict[str, Lease]:
         return self._backend.leases(self._connection)
+
+
+def _checked(channel: str, found: Iterable[Any]) -> dict[str, Row]:
+    rows = [Row._make(row) for row in found]
+    check_rows(rows, channel)
+    return {row.client_id: row for row in rows}

@@ -14,8 +14,8 @@ end
 local names = redis.call('ZRANGEBYLEX', key('occupied'), first, last, 'LIMIT', 0, limit)
 local found = {}
 for _, name in ipairs(names) do
-  local count = redis.call('HGET', key('channel', name), 'count')
-  if count then
+  local count = redis.pcall('HGET', key('channel', name), 'count')
+  if type(count) == 'string' and tonumber(count) then
     found[#found + 1] = name
     found[#found + 1] = tonumber(count)
   end

@@ -28,7 +28,7 @@ local names = redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, l
 local is_named, looked = {}, 0
 local function look_at(member, worker)
   local name = string.match(member, '^(%Z+)')
-  if redis.call('HGET', key('channel', name), 'w:' .. worker) == false then
+  if not name or redis.pcall('HGET', key('channel', name), 'w:' .. worker) == false then
     -- The channel was lost.
     redis.call('ZREM', key('held', worker), member)
   elseif not is_named[name] then

@@ -67,7 +67,11 @@ local function answer(reply)
 end
 
 local function read_lease(text)
-  local status, ends, span = string.match(text, '(%a+):(%d+):(%d+)')
+  local status, ends, span = string.match(text, '^(%a+):(%d+):(%d+)$')
+  if not status then
+    -- Somebody else wrote it.
+    return {status = 'lost', ends = 0, span = 0}
+  end
   return {status = status, ends = tonumber(ends), span = tonumber(span)}
 end
 

@@ -9,7 +9,7 @@ local whole, members, is_in = {}, {}, {}
 write_though_full()
 for _, member in ipairs(page) do
   local name, id = string.match(member, '^(%Z+)%z(.*)$')
-  if whole[name] == nil then
+  if name and whole[name] == nil then
     local channel = read_channel(name)
     whole[name] = channel ~= nil
     if channel then
@@ -20,7 +20,7 @@ for _, member in ipairs(page) do
       keep_alive(key(kind, name), keep)
     end
   end
-  local pointer = whole[name] and redis.call('HGET', key('clients', name), id)
+  local pointer = name and whole[name] and redis.call('HGET', key('clients', name), id)
   if pointer then
     redis.call('SADD', key('client', id), name)
     keep_alive(key('client', id), keep)
@@ -32,8 +32,8 @@ for _, member in ipairs(page) do
   else
     redis.call('ZREM', key('held', worker), member)
   end
-  members[#members + 1] = name
-  members[#members + 1] = id
+  members[#members + 1] = name or member
+  members[#members + 1] = id or ''
   is_in[#is_in + 1] = pointer and 1 or 0
 end
 for _, kind in ipairs({'occupied', 'due', 'ahead'}) do

@@ -17,7 +17,7 @@ keep_alive(key('held', worker), keep)
 
 local positions = {}
 for i = 11, #ARGV do
-  local found = redis.call('HMGET', key('channel', ARGV[i]), 'epoch', 'revision')
+  local found = redis.pcall('HMGET', key('channel', ARGV[i]), 'epoch', 'revision')
   positions[#positions + 1] = found[1] or ''
   positions[#positions + 1] = found[2] or '0'
 end

@@ -3,7 +3,7 @@
 -- reply  ok, 1 where it was so
 local name, old, new = unpack(ARGV, 7)
 
-if redis.call('HGET', key('channel', name), 'epoch') ~= old then
+if redis.pcall('HGET', key('channel', name), 'epoch') ~= old then
   return {'ok', 0}
 end
 write_though_full()

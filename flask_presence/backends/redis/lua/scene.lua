@@ -5,12 +5,16 @@ local NUL = string.char(0)
 
 local KINDS = {'channel', 'users', 'clients', 'deadlines'}
 
+local function is_count(value)
+  return value and value >= 0 and value < 2^53 and value == math.floor(value)
+end
+
 local function read_channel(name)
   local at = {}
   for _, kind in ipairs(KINDS) do
     at[kind] = key(kind, name)
   end
-  local flat = redis.call('HGETALL', at.channel)
+  local flat = redis.pcall('HGETALL', at.channel)
   local channel = {name = name, holders = {}, at = at}
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
@@ -22,11 +26,12 @@ local function read_channel(name)
       channel[field] = tonumber(value)
     end
   end
-  -- A channel that lost one of its keys is lost.
+  -- A channel that lost one of its keys is lost, and so is one whose keys somebody else wrote.
   local is_whole = channel.epoch
-    and redis.call('HLEN', at.users) == channel.count
-    and redis.call('HLEN', at.clients) == channel.clients
-    and redis.call('ZCARD', at.deadlines) == channel.waiting
+    and is_count(channel.revision) and is_count(channel.writes) and is_count(channel.anonymous)
+    and redis.pcall('HLEN', at.users) == channel.count
+    and redis.pcall('HLEN', at.clients) == channel.clients
+    and redis.pcall('ZCARD', at.deadlines) == channel.waiting
   return is_whole and channel or nil, at
 end
 

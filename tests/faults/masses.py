@@ -1,0 +1,197 @@
+"""Many connections at once: reloads, a burst, those who never read, and a long day."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import websocket
+
+from .journal import Journal
+from .tab import Connection, Gone
+
+ROOMS = 50
+BEAT_SECONDS = 25
+BUSY_SECONDS = 30
+"""For so long a server may be too busy for some of them."""
+ANSWERED = (OSError, websocket.WebSocketException, AssertionError, Gone)
+
+
+def _room(number: int) -> str:
+    return f"/room/{100 + number % ROOMS}"
+
+
+def _all(work: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def storm(journal: Journal, *, ports: list[int], tabs: int, reloads: int, seed: int) -> Any:
+    """Tabs that are loaded again and again: each time a lost connection, and a new one."""
+    failures: list[str] = []
+
+    def reload_for_long(number: int) -> None:
+        chance = random.Random(f"{seed} storm {number}")
+        user = f"s{number}~id"
+        for turn in range(reloads + 1):
+            name = f"storm{number}.{turn}"
+            try:
+                connection = _enter(name, chance.choice(ports), user, journal, _room(number))
+            except ANSWERED as error:
+                failures.append(f"{name}: {error!r}")
+                return
+            time.sleep(chance.uniform(0, 0.5))
+            _drop(connection, "dropped" if turn < reloads else "left")
+
+    _all(reload_for_long, tabs)
+    return {"operations": tabs * (reloads + 1) * 3, "failures": failures}
+
+
+def _enter(name: str, port: int, user: str, journal: Journal, room: str) -> Connection:
+    """A page of somebody: it enters a room and watches it."""
+    journal.write(name, "opened", {"user": user, "port": port, "after": None})
+    connection = Connection(name, port, user, journal)
+    for event in ("enter", "subscribe"):
+        _insist(connection, event, room)
+    return connection
+
+
+def _insist(connection: Connection, event: str, room: str) -> None:
+    """Ask again while the server is too busy, as pages do."""
+    until = time.monotonic() + BUSY_SECONDS
+    while not (answer := connection.ask(event, {"channel": room}))["ok"]:
+        assert answer["error"] == "unavailable", answer
+        assert time.monotonic() < until, answer
+        time.sleep(answer["retry_after"] * random.uniform(1, 2))
+
+
+def _drop(connection: Connection, how: str) -> None:
+    """Close a connection, unless the server was faster."""
+    with contextlib.suppress(*ANSWERED):
+        if how == "left":
+            connection.leave_orderly()
+    connection.note("closed", "lost" if connection.closed.is_set() else how)
+    connection.hang_up()
+
+
+class Crowd:
+    """Connections that are in one room each, and only enter; opened all at once."""
+
+    def __init__(self, journal: Journal, port: int, count: int) -> None:
+        self._journal = journal
+        self._port = port
+        self._turns = [0] * count
+        self.connections: list[Connection | None] = [None] * count
+        self.failures: list[str] = []
+        self.beats = 0
+        _all(self.open, count)
+
+    def open(self, number: int) -> None:
+        self._turns[number] += 1
+        name, user = f"crowd{number}.{self._turns[number]}", f"c{number}~id"
+        self._journal.write(name, "opened", {"user": user, "port": self._port, "after": None})
+        try:
+            connection = Connection(name, self._port, user, self._journal)
+            self.connections[number] = connection
+            _insist(connection, "enter", _room(number))
+        except ANSWERED as error:
+            self.failures.append(f"{name}: {error!r}")
+
+    def close(self, number: int, how: str) -> None:
+        connection, self.connections[number] = self.connections[number], None
+        if connection is not None:
+            _drop(connection, how)
+
+    def close_all(self) -> None:
+        for number in range(len(self.connections)):
+            self.close(number, "left" if number % 2 else "dropped")
+
+
+def burst(journal: Journal, *, port: int, clients: int) -> Any:
+    """All connect and enter at the same moment, stay for a little, and go."""
+    began = time.monotonic()
+    crowd = Crowd(journal, port, clients)
+    took = time.monotonic() - began
+    crowd.close_all()
+    return {"operations": 2 * clients, "failures": crowd.failures, "seconds": round(took, 1)}
+
+
+def day(
+    journal: Journal, *, port: int, clients: int, seconds: float, rate: float, seed: int
+) -> Any:
+    """Many clients who stay and beat, of whom so many a second reload, or leave and come back."""
+    crowd = Crowd(journal, port, clients)
+    chance = random.Random(f"{seed} day")
+    began, lives = time.monotonic(), 0
+    threading.Thread(target=_beat, args=(crowd, began + seconds), daemon=True).start()
+    while time.monotonic() < began + seconds:
+        number, is_reload = chance.randrange(clients), chance.random() < 0.5
+        threading.Thread(target=_live, args=(crowd, number, is_reload)).start()
+        lives += 1
+        time.sleep(max(0.0, began + lives / rate - time.monotonic()))
+    time.sleep(2)
+    crowd.close_all()
+    return {"operations": 2 * clients + 3 * lives + crowd.beats, "failures": crowd.failures}
+
+
+def _beat(crowd: Crowd, until: float) -> None:
+    """Every one of them, as often as pages do; whose connection was lost comes back."""
+    pause = BEAT_SECONDS / len(crowd.connections)
+    while time.monotonic() < until:
+        for number, connection in enumerate(crowd.connections):
+            if connection is not None and connection.closed.is_set():
+                threading.Thread(target=_live, args=(crowd, number, True)).start()
+            elif connection is not None:
+                with contextlib.suppress(*ANSWERED):
+                    connection.emit("heartbeat", {})
+                    crowd.beats += 1
+            time.sleep(pause)
+
+
+def _live(crowd: Crowd, number: int, is_reload: bool) -> None:
+    """A client reloads its page, or leaves it and comes back later."""
+    crowd.close(number, "dropped" if is_reload else "left")
+    if not is_reload:
+        time.sleep(1)
+    crowd.open(number)
+
+
+class _Silent(Connection):
+    """One who stops to read."""
+
+    def __init__(self, *args: Any) -> None:
+        self.reads = threading.Event()
+        self.reads.set()
+        super().__init__(*args)
+
+    def _receive(self) -> Any:
+        self.reads.wait()
+        return super()._receive()
+
+
+def silence(
+    journal: Journal, *, port: int, clients: int, seconds: float, channels: list[str]
+) -> Any:
+    """Subscribers to busy channels who never read."""
+    silent = []
+    for number in range(clients):
+        name = f"silent{number}"
+        journal.write(name, "opened", {"user": f"q{number}~id", "port": port, "after": None})
+        connection = _Silent(name, port, f"q{number}~id", journal)
+        ops = [["subscribe", {"channel": channel}] for channel in channels]
+        assert connection.ask("batch", {"ops": ops})["ok"]
+        connection.reads.clear()
+        connection.note("closed", "lost")
+        silent.append(connection)
+    time.sleep(seconds)
+    for connection in silent:
+        connection.hang_up()
+        connection.reads.set()
+    return {"operations": clients, "failures": []}
