@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TYPESCRIPT := typescript@5.9.3
 TSC := node_modules/.bin/tsc
+SOCKET_IO := socket.io@4.8.4
+SOCKET_IO_STAMP := node_modules/socket.io/package.json
+NPM_INSTALL := npm install --prefix . --loglevel=error --no-save --no-package-lock --no-audit --no-fund
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run run-cluster docs test faults load fuzz lint clean debian
+.PHONY: help run run-cluster docs test faults load fuzz lint bench clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
@@ -19,6 +22,7 @@ help:
 	@echo "make load   5,000 clients on one server for five minutes"
 	@echo "make fuzz   send 100,000 mutated frames to a server of each kind, about ten minutes each"
 	@echo "make lint   only ruff, mypy and the import contracts"
+	@echo "make bench  measure the speed against the limit and the peers: benchmarks/RESULTS.md"
 	@echo "make clean  remove what was built or installed in this folder"
 
 run: $(VENV)/example.stamp
@@ -53,6 +57,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: debian $(VENV)/bench.stamp $(SOCKET_IO_STAMP)
+	$(BIN)/python -m benchmarks.speed
+
 clean:
 	rm -rf $(VENV) node_modules build dist *.egg-info flask_presence/static/vendor
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -72,5 +79,10 @@ $(VENV)/%.stamp: $(VENV)/pyvenv.cfg
 
 # Touched, because npm keeps the dates of what it unpacks: older than this Makefile.
 $(TSC): Makefile
-	npm install --prefix . --loglevel=error --no-save --no-package-lock --no-audit --no-fund $(TYPESCRIPT)
+	$(NPM_INSTALL) $(TYPESCRIPT)
 	@touch $@
+
+# Both: npm removes what it is not told of.
+$(SOCKET_IO_STAMP): Makefile
+	$(NPM_INSTALL) $(TYPESCRIPT) $(SOCKET_IO)
+	@touch $@ $(TSC)

@@ -109,6 +109,15 @@ TEST = [
     "ruff==0.17.6",
 ]
 
+# The peers in the benchmarks; another release of these would be another comparison.
+BENCH = [
+    *TEST,
+    "channels==4.3.2",
+    "daphne==4.2.3",
+    "django==5.2.19",
+    "django-channels-presence-4.0==1.1.2",
+]
+
 setup(
     name="Flask-Presence",
     version=VERSION,
@@ -150,6 +159,7 @@ setup(
         "cluster": [*LOGIN, *GUNICORN],
         "docs": DOCS,
         "test": TEST,
+        "bench": BENCH,
     },
     entry_points={
         "flask.commands": ["presence = flask_presence.cli:presence_commands"],

@@ -13,6 +13,7 @@ from socketio.exceptions import ConnectionRefusedError
 
 from . import protocol
 from .errors import BadRequest, PresenceError, RateLimited
+from .heartbeats import Heartbeats
 from .model import Identity
 from .settings import RateLimit, Settings
 from .tracker import Runtime, Tracker
@@ -260,6 +261,9 @@ class Sockets:
     def register(self) -> None:
         """Take over the namespace."""
         on = partial(self._server.on, namespace=self._settings.namespace)
+        beat = partial(self._handle, "heartbeat")
+        # First: it asks which packets the app has its clients speak.
+        Heartbeats(self._server, self._settings.namespace, beat).register()
         _bound_attachments(self._server, self._settings.namespace)
         on("connect", self._connect)
         on("disconnect", self._disconnect)

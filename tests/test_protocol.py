@@ -31,6 +31,7 @@ from flask_presence.protocol import (
     dump_object,
     is_channel_name,
     load_object,
+    load_objects,
     parse,
 )
 
@@ -321,3 +322,34 @@ def test_a_refusal_is_short_whatever_arrived() -> None:
         with pytest.raises(BadRequest) as refusal:
             parsed("enter", payload)
         assert len(str(refusal.value)) < 300
+
+
+NASTY = [
+    "{}",
+    '{"a":1}',
+    '{"a":{"b":[1]}}',
+    '{"a":NaN}',
+    '{"a":1e999}',
+    '{"a":"\\ud800"}',
+    '{"a":"\ud800"}',
+    f'{{"a":{"9" * 400}}}',
+    '{"a":1},{"b":2}',
+    '{"a":1',
+    '"b":2}',
+    "[]",
+    "",
+    "null",
+    '{"a":' * 9 + "1" + "}" * 9,
+    '{"a":' + "[" * 9 + "]" * 9 + "}",
+    '1,{"a":1}',
+    '{"a":1},1',
+    '{"":"}"}',
+    '{"é":"✓"}',
+]
+
+
+@given(st.lists(st.sampled_from(NASTY), max_size=6))
+def test_many_texts_are_read_as_each_of_them_is(texts: list[str]) -> None:
+    many = load_objects(texts)
+
+    assert many == [load_object(text) for text in texts]

@@ -451,6 +451,16 @@ def test_every_key_expires_by_itself_unless_it_is_written_or_reconciled(
     }
 
 
+def test_the_only_deadline_of_a_channel_that_is_moved_still_expires_by_itself(
+    backend: RedisBackend, client: Any
+) -> None:
+    backend.enter(member("c1"), epoch="e", timeout=30)
+
+    backend.touch(ROOM, "c1", 60)
+
+    audit(client)
+
+
 def test_a_deadline_longer_than_keys_are_kept_keeps_them_as_long(
     backend: RedisBackend, client: Any
 ) -> None:

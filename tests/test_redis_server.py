@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,23 @@ def test_processes_do_not_take_each_others_answers_for_theirs(
     changes = [*enter(one, "c1"), *enter(other, "c2"), *one.leave(ROOM, ["c1", "c2"])]
 
     assert [change.kind for change in changes] == ["entered", "left"]
+
+
+def test_however_many_ask_at_once_all_are_answered(
+    make: Callable[..., RedisBackend], steady: Redis, client: Any
+) -> None:
+    backend = make(steady.url)
+    number = 3 * server.AT_ONCE + 50
+    together = threading.Barrier(number)
+
+    def ask(index: int) -> Any:
+        together.wait()
+        return enter(backend, f"c{index}")
+
+    with ThreadPoolExecutor(number) as threads:
+        answers = list(threads.map(ask, range(number)))
+
+    assert sum(len(changes) for changes in answers) == 1
 
 
 # A frozen server

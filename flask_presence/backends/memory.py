@@ -400,10 +400,11 @@ class _MemoryStep:
         due = (rows[key.client_id] for key in keys if key.channel == name)
         return heapq.nsmallest(limit, due, key=lambda row: (row.place, row.client_id))
 
-    def insert_row(self, name: str, row: Row) -> None:
+    def insert_rows(self, name: str, rows: Sequence[Row]) -> None:
         if name not in self._backend._channels:
             self._backend._channels[name] = _Channel(Counters(""))
-        self._backend._store(name, row)
+        for row in rows:
+            self._backend._store(name, row)
 
     def replace_row(self, name: str, row: Row) -> None:
         self._backend._store(name, row)

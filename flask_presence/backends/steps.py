@@ -11,11 +11,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
 from ..model import Change, Kind, Member, Reason, User
-from ..protocol import load_object
+from ..protocol import load_object, load_objects
 from .base import SLICE, Backend, Evicted, Pruned
 from .stored import are_ids, are_whole
 
@@ -53,13 +54,14 @@ class Row(NamedTuple):
         return (self.client_id,) if self.user_id is None else self.user_id
 
 
-def check_row(row: Row, channel: str) -> None:
-    """Raise `Damaged` where a channel's row is not as presence wrote it."""
-    are_ids([row.client_id] if row.user_id is None else [row.client_id, row.user_id], channel)
-    are_whole([row.place, row.named, row.wrote], channel)
-    for moment in (row.deadline, row.held_at):
-        if moment is not None:
-            are_whole([moment], channel)
+def check_rows(rows: Sequence[Row], channel: str) -> None:
+    """Raise `Damaged` where a channel's rows are not as presence wrote them."""
+    are_ids([row.client_id for row in rows], channel)
+    are_ids([row.user_id for row in rows if row.user_id is not None], channel)
+    for numbers in ("place", "named", "wrote", "deadline", "held_at"):
+        found = map(attrgetter(numbers), rows)
+        may_lack = numbers in ("deadline", "held_at")
+        are_whole([one for one in found if not (may_lack and one is None)], channel)
 
 
 @dataclass(slots=True)
@@ -90,11 +92,34 @@ def seen(rows: Collection[Row]) -> Seen | None:
     """What others see of whom these rows belong to; ``None`` where there are no rows."""
     if not rows:
         return None
+    if len(rows) == 1:
+        (row,) = rows
+        if row.user_id is None:
+            return Seen("{}", "{}")
+        return Seen(row.info, "{}" if row.meta is None else row.meta)
     writer = max(rows, key=lambda row: row.wrote)
     if writer.user_id is None:
         return Seen("{}", "{}")
     info = max(rows, key=lambda row: row.named).info
     return Seen(info, writer.meta if writer.wrote and writer.meta is not None else "{}")
+
+
+class Shown(NamedTuple):
+    """A user as they are shown, with their place in the order; info and meta are still text."""
+
+    place: int
+    user_id: str
+    info: str
+    meta: str
+
+
+def shown_of(rows: Sequence[Row]) -> Shown:
+    """How the user is shown whom these rows belong to."""
+    what = seen(rows)
+    row = rows[0]
+    assert what is not None
+    assert row.user_id is not None
+    return Shown(row.place, row.user_id, what.info, what.meta)
 
 
 def users_of(rows: Iterable[Row]) -> tuple[User, ...]:
@@ -103,12 +128,15 @@ def users_of(rows: Iterable[Row]) -> tuple[User, ...]:
     for row in rows:
         if row.user_id is not None:
             groups.setdefault(row.user_id, []).append(row)
-    shown = [(group[0].place, user_id, seen(group)) for user_id, group in groups.items()]
-    return tuple(
-        User(user_id, load_object(what.info), load_object(what.meta))
-        for _, user_id, what in sorted(shown, key=lambda item: item[0])
-        if what is not None
-    )
+    return users_in_order(map(shown_of, groups.values()))
+
+
+def users_in_order(shown: Iterable[Shown]) -> tuple[User, ...]:
+    """Users in the order of entering."""
+    order = sorted(shown)
+    infos = load_objects([one.info for one in order])
+    metas = load_objects([one.meta for one in order])
+    return tuple(map(User, [one.user_id for one in order], infos, metas))
 
 
 class Lease(NamedTuple):
@@ -156,7 +184,7 @@ class Step(Protocol):
     def due_rows(self, name: str, limit: int) -> list[Row]:
         """Rows that are due, once `end_leases` ran."""
 
-    def insert_row(self, name: str, row: Row) -> None: ...
+    def insert_rows(self, name: str, rows: Sequence[Row]) -> None: ...
 
     def replace_row(self, name: str, row: Row) -> None: ...
 
@@ -183,12 +211,17 @@ class Scene:
         self.seen_until: dict[str, int | None] = {}
         """Until when those were seen who left; ``None``: until now."""
         self._found = replace(counters)
+        self._new: dict[str, Row] = {}
+        """Rows to insert, many with one statement."""
+        self._group_of: dict[str, str | tuple[str]] = {}
         for row in rows:
             self.groups.setdefault(row.group, {})[row.client_id] = row
+            self._group_of[row.client_id] = row.group
 
     def row(self, client_id: str) -> Row | None:
         """The client's row, among those the scene was opened with."""
-        return next((rows[client_id] for rows in self.groups.values() if client_id in rows), None)
+        group = self._group_of.get(client_id)
+        return None if group is None else self.groups[group].get(client_id)
 
     def next_write(self) -> int:
         self.counters.writes += 1
@@ -199,12 +232,13 @@ class Scene:
         rows = self.groups.setdefault(row.group, {})
         if rows.get(row.client_id) == row:
             return
-        if row.client_id in rows:
-            self.step.replace_row(self.channel, row)
+        if row.client_id not in rows or row.client_id in self._new:
+            self._new[row.client_id] = row
         else:
-            self.step.insert_row(self.channel, row)
+            self.step.replace_row(self.channel, row)
         before = seen(rows.values())
         rows[row.client_id] = row
+        self._group_of[row.client_id] = row.group
         self._compare(row.group, before, "healed" if healed else None)
 
     def take_out(
@@ -233,7 +267,9 @@ class Scene:
         return self.close()
 
     def close(self) -> list[Change]:
-        """Write the channel's counters, and return the changes."""
+        """Write new rows and the channel's counters, and return the changes."""
+        if self._new:
+            self.step.insert_rows(self.channel, list(self._new.values()))
         if self.counters != self._found:
             empty = self.counters.count + self.counters.anonymous == 0
             self.counters.vacated = self.step.now if empty else None
@@ -364,7 +400,10 @@ class StepBackend(Backend):
                 if (row.client_id in client_ids and worker in (None, row.worker))
                 or (user_id is not None and row.user_id == user_id and _has_deadline(row, step))
             ]
-            return _scene_of(step, channel, counters, gone).take_out(gone, lambda _: reason)
+            # Who was named has been read with all their rows.
+            others = found if all(row.user_id in (None, user_id) for row in gone) else None
+            scene = _scene_of(step, channel, counters, gone, others=others)
+            return scene.take_out(gone, lambda _: reason)
 
         return self.run(step)
 
@@ -427,10 +466,18 @@ def _open_for(members: Sequence[Member], step: Step, epoch: str) -> Scene:
     return Scene(step, channel, counters, rows)
 
 
-def _scene_of(step: Step, channel: str, counters: Counters, rows: Sequence[Row]) -> Scene:
-    """A scene with these rows and all others of the same users."""
-    users = {row.user_id for row in rows if row.user_id is not None}
-    others = step.rows(channel, users=users) if users else []
+def _scene_of(
+    step: Step,
+    channel: str,
+    counters: Counters,
+    rows: Sequence[Row],
+    *,
+    others: Sequence[Row] | None = None,
+) -> Scene:
+    """A scene with these rows and all others of the same users, which are read unless given."""
+    if others is None:
+        users = {row.user_id for row in rows if row.user_id is not None}
+        others = step.rows(channel, users=users) if users else []
     return Scene(step, channel, counters, {row.client_id: row for row in [*rows, *others]}.values())
 
 

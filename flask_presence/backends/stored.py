@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import BackendUnavailable
-from ..protocol import MAX_SAFE_INTEGER, check_id
+from ..protocol import MAX_SAFE_INTEGER, are_plain_ids, check_id
 from .base import Command, Told
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,16 @@ def is_id(value: Any) -> bool:
 
 def are_whole(values: Sequence[Any], channel: str) -> None:
     """Raise `Damaged` unless all of a channel's numbers are some."""
-    if not all(map(is_whole, values)):
+    are_plainly = set(map(type, values)) <= {int} and (
+        not values or (min(values) >= 0 and max(values) <= MAX_SAFE_INTEGER)
+    )
+    if not are_plainly:
         raise Damaged(f"The store holds numbers of {channel} that are none.", channel)
 
 
 def are_ids(values: Sequence[Any], channel: str) -> None:
     """Raise `Damaged` unless all of a channel's ids are some."""
-    if not all(map(is_id, values)):
+    if not are_plain_ids(values) and not all(map(is_id, values)):
         raise Damaged(f"The store holds ids of {channel} that are none.", channel)
 
 

@@ -26,7 +26,7 @@ from ..base import (
     Told,
     chunks,
 )
-from ..steps import Row, check_row, milliseconds, moment, users_of
+from ..steps import Row, check_rows, milliseconds, moment, users_of
 from ..stored import Damaged, are_ids, are_whole, is_whole, told_of_text
 from .events import changes_of
 from .listener import RedisListener
@@ -404,6 +404,5 @@ def _rows(channel: str, users: Iterable[str]) -> list[Row]:
                 found.append(Row(client_id, user_id, info, meta or None, place, named, wrote))
     except (ValueError, TypeError, RecursionError) as error:
         raise Damaged(f"The store holds users of {channel} that are none: {error}") from error
-    for row in found:
-        check_row(row, channel)
+    check_rows(found, channel)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from itertools import count
@@ -17,6 +18,10 @@ from .scripts import load_scripts
 
 PAUSE_SECONDS = 1.0
 """After a failure the server is not asked again for this long."""
+
+AT_ONCE = 32
+"""How many requests of one process are under way: more would take turns in the server anyway, each
+on a connection of its own."""
 
 RESTORED_SECONDS = 600.0
 """For so long after a start from a snapshot there may be clients who remember more than it has."""
@@ -97,6 +102,7 @@ class Server:
         self._restored_until = float("-inf")
         self._failing_until = float("-inf")
         self._failure = ""
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
 
     def run(self, script: str, *args: Any) -> list[Any]:
         """Run a script that may be run twice without harm.
@@ -175,6 +181,10 @@ class Server:
         return found
 
     def _run(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
+        with self._turns:
+            return self._run_now(script, operation, args)
+
+    def _run_now(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
         if self.is_failing:
             raise BackendUnavailable(self._failure)
         if not self._is_checked:

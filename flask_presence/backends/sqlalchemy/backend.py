@@ -44,7 +44,7 @@ from ..steps import (
     Row,
     Step,
     StepBackend,
-    check_row,
+    check_rows,
     milliseconds,
     moment,
     users_of,
@@ -54,7 +54,8 @@ from .dialects import dialect_of
 from .expressions import Expressions
 from .models import Models, map_models
 from .seen import Seen
-from .step import ROW_COLUMNS, SQLStep
+from .statements import ROW_COLUMNS, Statement, Statements
+from .step import SQLStep
 from .tables import Tables
 
 log = logging.getLogger(__name__)
@@ -95,9 +96,11 @@ class SQLAlchemyBackend(StepBackend):
         self.engine = engine
         self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
         self.dialect = dialect_of(engine)
+        self.statements = Statements(self.tables, self.dialect)
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
+        self._read_clock = Statement(select(self._now))
         self.seen = Seen(self)
 
     @cached_property
@@ -212,7 +215,12 @@ class SQLAlchemyBackend(StepBackend):
         """The store's clock in milliseconds."""
         if self._clock is not None:
             return int(self._clock() * 1000)
-        return int(connection.execute(select(self._now)).scalar_one())
+        return int(self._read_clock.run(connection).scalar_one())
+
+    @property
+    def has_clock(self) -> bool:
+        """Is the time not the database's?"""
+        return self._clock is not None
 
     def clock(self) -> ColumnElement[int]:
         """The store's clock in milliseconds, for use in a statement."""
@@ -464,21 +472,22 @@ class SQLAlchemyBackend(StepBackend):
             return Reading(State(channel), [])
         epoch, revision, count, anonymous, now = found[0][:5]
         Counters(epoch, revision, 0, count, anonymous).check(channel)
-        rows = [(Row(*row[8:]), _lease(row[5:8])) for row in found if row[8] is not None]
-        for row, _ in rows:
-            check_row(row, channel)
-        spared = self.spares_leases
-        due = [
-            (row, lease)
-            for row, lease in rows
-            if (lease is None or lease.is_over(now, spared=spared))
-            if row.worker is not None or (row.deadline is not None and row.deadline <= now)
-        ]
-        if due:
-            self._mark_orphans({row.worker for row, lease in due if row.worker and lease is None})
+        rows = [Row._make(row[8:]) for row in found if row[8] is not None]
+        check_rows(rows, channel)
+        # One row of each worker has its lease.
+        holding = {row.worker: place for place, row in enumerate(rows) if row.worker is not None}
+        leases = {worker: _lease(found[place][5:8]) for worker, place in holding.items()}
+        if self._is_over(leases.values(), now) or any(
+            row.deadline is not None and row.deadline <= now for row in rows
+        ):
+            self._mark_orphans({worker for worker, lease in leases.items() if lease is None})
             return Reading(None, self.settle(channel).changes)
-        users = users_of(row for row, _ in rows)
-        return Reading(State(channel, epoch, revision, count, anonymous, users), [])
+        return Reading(State(channel, epoch, revision, count, anonymous, users_of(rows)), [])
+
+    def _is_over(self, leases: Iterable[Lease | None], now: int) -> bool:
+        """Is the lease of one of these workers over? So is one that the store lost."""
+        spared = self.spares_leases
+        return any(lease is None or lease.is_over(now, spared=spared) for lease in leases)
 
     def _select_state(self, connection: Connection, channel: str) -> Sequence[Any]:
         """Everything in one statement: two could pair one revision with another one's members."""

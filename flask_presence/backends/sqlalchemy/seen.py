@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     FromClause,
     Select,
+    bindparam,
     delete,
     func,
     select,
@@ -16,6 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 
 from ..base import SLICE
+from .statements import Statement
 
 if TYPE_CHECKING:
     from .backend import SQLAlchemyBackend
@@ -31,6 +33,9 @@ class Seen:
         self._backend = backend
         self._seen = backend.tables.seen
         self._upsert = backend.dialect.upsert_latest(self._seen, "user_id", "at")
+        self._keep_now = Statement(
+            self._upsert.values(user_id=bindparam("whose"), at=backend.clock())
+        )
 
     def keep(self, connection: Connection, until: Mapping[str, int]) -> None:
         """Keep until when users were seen, where it is later than before."""
@@ -40,7 +45,10 @@ class Seen:
 
     def keep_now(self, connection: Connection, user_id: str) -> None:
         """Keep that a user was seen until now."""
-        connection.execute(self._upsert.values(user_id=user_id, at=self._backend.clock()))
+        if self._backend.has_clock:
+            self.keep(connection, {user_id: self._backend.now(connection)})
+        else:
+            self._keep_now.run(connection, whose=user_id)
 
     def read(self, connection: Connection, user_ids: Collection[str]) -> dict[str, int]:
         """Until when those were seen who ever were, in one statement: who leaves between two

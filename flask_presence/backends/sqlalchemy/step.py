@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection
 
 from ..base import chunks
-from ..steps import ALIVE, Counters, Lease, Row, check_row
+from ..steps import ALIVE, Counters, Lease, Row, check_rows
+from .statements import ROW_COLUMNS, Statement
 
 if TYPE_CHECKING:
     from .backend import SQLAlchemyBackend
-
-ROW_COLUMNS = Row._fields
 
 
 class SQLStep:
@@ -25,22 +24,24 @@ class SQLStep:
         self._backend = backend
         self._connection = connection
         self._tables = backend.tables
+        self._statements = backend.statements
 
     @cached_property
     def now(self) -> int:
         return self._backend.now(self._connection)
 
     def lock_channel(self, name: str, epoch: str | None) -> Counters | None:
-        channels = self._tables.channels
-        dialect = self._backend.dialect
         new = {"name": name, "epoch": epoch} | dict.fromkeys(
             ("revision", "writes", "count", "anonymous"), 0
         )
-        if epoch is not None and dialect.locks_by_upsert:
-            self._connection.execute(dialect.upsert(channels, "name").values(new))
-        found = self._find_channel(name)
+        if epoch is not None and self._backend.dialect.locks_by_upsert:
+            self._statements.lock_channel.run(self._connection, **new)
+        row = self._statements.find_channel.run(self._connection, named=name).first()
+        found = None if row is None else Counters(*row)
+        if found is not None:
+            found.check(name)
         if found is None and epoch is not None:
-            self._connection.execute(insert(channels).values(new))
+            self._statements.add_channel.run(self._connection, **new)
             found = Counters(epoch)
         if found is not None and found.writes == 0:
             # Members of a channel that nobody entered are what is left of lost data.
@@ -48,49 +49,36 @@ class SQLStep:
             self._connection.execute(delete(members).where(members.c.channel == name))
         return found
 
-    def _find_channel(self, name: str) -> Counters | None:
-        channels = self._tables.channels
-        found = self._connection.execute(
-            select(
-                channels.c.epoch,
-                channels.c.revision,
-                channels.c.writes,
-                channels.c.count,
-                channels.c.anonymous,
-                channels.c.vacated,
-            )
-            .where(channels.c.name == name)
-            .with_for_update()
-        ).first()
-        if found is None:
-            return None
-        counters = Counters(*found)
-        counters.check(name)
-        return counters
-
     def save_channel(self, name: str, counters: Counters) -> None:
-        channels = self._tables.channels
-        self._connection.execute(
-            update(channels)
-            .where(channels.c.name == name)
-            .values(
-                revision=counters.revision,
-                writes=counters.writes,
-                count=counters.count,
-                anonymous=counters.anonymous,
-                vacated=counters.vacated,
-            )
+        self._statements.save_channel.run(
+            self._connection,
+            named=name,
+            revision=counters.revision,
+            writes=counters.writes,
+            count=counters.count,
+            anonymous=counters.anonymous,
+            vacated=counters.vacated,
         )
 
     def rows(
         self, name: str, *, users: Collection[str] = (), clients: Collection[str] = ()
     ) -> list[Row]:
-        members = self._tables.members
-        found: dict[str, Row] = {}
-        for column, wanted in ((members.c.user_id, users), (members.c.client_id, clients)):
-            for some in chunks(wanted):
-                found.update(self._select_rows(name, column.in_(some)))
+        statements, members = self._statements, self._tables.members.c
+        found = self._rows_of(name, users, statements.rows_of_user, "whose", members.user_id)
+        others = [client for client in clients if client not in found]
+        found |= self._rows_of(name, others, statements.rows_of_client, "its", members.client_id)
         return list(found.values())
+
+    def _rows_of(
+        self, name: str, ids: Collection[str], statement: Statement, its: str, column: Any
+    ) -> dict[str, Row]:
+        if len(ids) == 1:
+            (wanted,) = ids
+            return _checked(name, statement.run(self._connection, here=name, **{its: wanted}))
+        found: dict[str, Row] = {}
+        for some in chunks(ids):
+            found |= self._select_rows(name, column.in_(some))
+        return found
 
     def _select_rows(
         self, channel: str, *conditions: Any, limit: int | None = None
@@ -100,10 +88,7 @@ class SQLStep:
         columns = [members.c[column] for column in ROW_COLUMNS]
         # Locked, because who touches or releases a member does not lock its channel.
         query = select(*columns).where(*conditions).limit(limit).with_for_update()
-        rows = [Row(*row) for row in self._connection.execute(query)]
-        for row in rows:
-            check_row(row, channel)
-        return {row.client_id: row for row in rows}
+        return _checked(channel, self._connection.execute(query))
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
         return list(self._select_rows(name, limit=limit).values())
@@ -119,19 +104,22 @@ class SQLStep:
                 break
         return list(found.values())
 
-    def insert_row(self, name: str, row: Row) -> None:
-        values = dict(zip(ROW_COLUMNS, row, strict=True))
-        self._connection.execute(insert(self._tables.members).values(channel=name, **values))
+    def insert_rows(self, name: str, rows: Sequence[Row]) -> None:
+        if len(rows) == 1:
+            self._statements.add_row.run(self._connection, channel=name, **rows[0]._asdict())
+        else:
+            values = [{"channel": name, **row._asdict()} for row in rows]
+            self._connection.execute(insert(self._tables.members), values)
 
     def replace_row(self, name: str, row: Row) -> None:
-        members = self._tables.members
-        self._connection.execute(
-            update(members)
-            .where(members.c.channel == name, members.c.client_id == row.client_id)
-            .values(dict(zip(ROW_COLUMNS, row, strict=True)))
+        self._statements.replace_row.run(
+            self._connection, here=name, its=row.client_id, **row._asdict()
         )
 
     def delete_rows(self, name: str, client_ids: Sequence[str]) -> None:
+        if len(client_ids) == 1:
+            self._statements.delete_row.run(self._connection, here=name, its=client_ids[0])
+            return
         members = self._tables.members
         for some in chunks(client_ids):
             self._connection.execute(
@@ -150,10 +138,8 @@ class SQLStep:
             seen.keep(self._connection, dict(zip(until, known, strict=True)))
 
     def may_hold(self, worker: str) -> bool:
-        workers = self._tables.workers
-        query = select(workers.c.status).where(workers.c.id == worker)
-        locked = self._backend.dialect.lock_lease(query)
-        return self._connection.execute(locked).scalar() == ALIVE
+        found = self._statements.lease_status.run(self._connection, worker=worker)
+        return found.scalar() == ALIVE
 
     def lease(self, worker: str) -> Lease | None:
         return self._leases.get(worker)
@@ -161,3 +147,9 @@ class SQLStep:
     @cached_property
     def _leases(self) -> dict[str, Lease]:
         return self._backend.leases(self._connection)
+
+
+def _checked(channel: str, found: Iterable[Any]) -> dict[str, Row]:
+    rows = [Row._make(row) for row in found]
+    check_rows(rows, channel)
+    return {row.client_id: row for row in rows}

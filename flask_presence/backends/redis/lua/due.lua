@@ -5,9 +5,10 @@
 local spared, limit = ARGV[7] == '1', tonumber(ARGV[8])
 
 local over, known = {}, {}
-for _, worker in ipairs(redis.call('HKEYS', key('workers'))) do
+local workers = redis.call('HGETALL', key('workers'))
+for i = 1, #workers, 2 do
+  local worker, lease = workers[i], read_lease(workers[i + 1])
   known[worker] = true
-  local lease = lease_of(worker)
   if lease.ends > now + lease.span then
     set_lease(worker, lease.status, now + lease.span, lease.span)
   elseif is_over(lease, spared) then

@@ -47,9 +47,10 @@ local function call_many(command, name, items)
   end
 end
 
-local function keep_alive(name, ms)
+-- Has a key live for so long at the least, and then for twice as long, or for exactly as told.
+local function keep_alive(name, ms, exactly)
   if redis.call('PTTL', name) < ms then
-    redis.call('PEXPIRE', name, 2 * ms)
+    redis.call('PEXPIRE', name, exactly or 2 * ms)
   end
 end
 
@@ -65,17 +66,18 @@ local function answer(reply)
   return reply
 end
 
-local function lease_of(worker)
-  local text = redis.call('HGET', key('workers'), worker)
-  if not text then
-    return nil
-  end
+local function read_lease(text)
   local status, ends, span = string.match(text, '^(%a+):(%d+):(%d+)$')
   if not status then
     -- Somebody else wrote it.
     return {status = 'lost', ends = 0, span = 0}
   end
   return {status = status, ends = tonumber(ends), span = tonumber(span)}
+end
+
+local function lease_of(worker)
+  local text = redis.call('HGET', key('workers'), worker)
+  return text and read_lease(text) or nil
 end
 
 local function set_lease(worker, status, ends, span)

@@ -13,6 +13,7 @@ if lease and lease.status == 'alive' or not lease and create == '1' then
 end
 keep_alive(key('workers'), keep)
 keep_alive(key('holders'), keep)
+keep_alive(key('held', worker), keep)
 
 local positions = {}
 for i = 11, #ARGV do

@@ -3,13 +3,19 @@
 local CLIENT, INFO, META, PLACE, NAMED, WROTE, WORKER, SPAN = 1, 2, 3, 4, 5, 6, 7, 8
 local NUL = string.char(0)
 
+local KINDS = {'channel', 'users', 'clients', 'deadlines'}
+
 local function is_count(value)
   return value and value >= 0 and value < 2^53 and value == math.floor(value)
 end
 
 local function read_channel(name)
-  local flat = redis.pcall('HGETALL', key('channel', name))
-  local channel = {name = name, holders = {}}
+  local at = {}
+  for _, kind in ipairs(KINDS) do
+    at[kind] = key(kind, name)
+  end
+  local flat = redis.pcall('HGETALL', at.channel)
+  local channel = {name = name, holders = {}, at = at}
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
     if field == 'epoch' then
@@ -23,10 +29,10 @@ local function read_channel(name)
   -- A channel that lost one of its keys is lost, and so is one whose keys somebody else wrote.
   local is_whole = channel.epoch
     and is_count(channel.revision) and is_count(channel.writes) and is_count(channel.anonymous)
-    and redis.pcall('HLEN', key('users', name)) == channel.count
-    and redis.pcall('HLEN', key('clients', name)) == channel.clients
-    and redis.pcall('ZCARD', key('deadlines', name)) == channel.waiting
-  return is_whole and channel or nil
+    and redis.pcall('HLEN', at.users) == channel.count
+    and redis.pcall('HLEN', at.clients) == channel.clients
+    and redis.pcall('ZCARD', at.deadlines) == channel.waiting
+  return is_whole and channel or nil, at
 end
 
 local function forget_channel(name)
@@ -39,18 +45,18 @@ end
 
 -- The channel with nothing changed yet; nil where there is none and no epoch to make one with.
 local function open(name, epoch)
-  local scene = read_channel(name)
+  local scene, at = read_channel(name)
   if not scene then
     if not epoch then
       return nil
     end
-    local keys = {key('channel', name), key('users', name), key('clients', name), key('deadlines', name)}
-    if redis.call('EXISTS', unpack(keys)) > 0 then
+    if redis.call('EXISTS', at.channel, at.users, at.clients, at.deadlines) > 0 then
       forget_channel(name)
     end
     scene = {name = name, epoch = epoch, revision = 0, writes = 0, count = 0, anonymous = 0,
-             clients = 0, waiting = 0, holders = {}}
+             clients = 0, waiting = 0, holders = {}, at = at}
   end
+  scene.found = {count = scene.count, anonymous = scene.anonymous}
   scene.groups, scene.touched, scene.changes = {}, {}, {}
   scene.pointers, scene.seen, scene.keep = {}, {}, keep
   return scene
@@ -64,7 +70,7 @@ local function group_of(scene, user, client, text)
     group = {user = user or false, client = client, rows = {}}
     scene.groups[id] = group
     if text == nil then
-      text = user and redis.call('HGET', key('users', scene.name), user)
+      text = user and redis.call('HGET', scene.at.users, user)
     end
     for _, row in ipairs(text and cjson.decode(text)[2] or {}) do
       group.rows[row[CLIENT]] = row
@@ -76,7 +82,7 @@ end
 -- Reads the groups of many clients at once.
 local function prefetch(scene, clients)
   local users, is_named = {}, {}
-  for i, text in ipairs(redis.call('HMGET', key('clients', scene.name), unpack(clients))) do
+  for i, text in ipairs(redis.call('HMGET', scene.at.clients, unpack(clients))) do
     scene.pointers[clients[i]] = text
     local user = text and string.sub(text, 1, 1) == 'u' and string.sub(text, 2)
     if user and not is_named[user] then
@@ -85,7 +91,7 @@ local function prefetch(scene, clients)
     end
   end
   if #users > 0 then
-    for i, text in ipairs(redis.call('HMGET', key('users', scene.name), unpack(users))) do
+    for i, text in ipairs(redis.call('HMGET', scene.at.users, unpack(users))) do
       group_of(scene, users[i], nil, text)
     end
   end
@@ -95,7 +101,7 @@ end
 local function find(scene, client)
   local text = scene.pointers[client]
   if text == nil then
-    text = redis.call('HGET', key('clients', scene.name), client)
+    text = redis.call('HGET', scene.at.clients, client)
   end
   if not text then
     return nil
@@ -160,7 +166,7 @@ local function detach(scene, row)
     redis.call('ZREM', key('held', worker), scene.name .. NUL .. row[CLIENT])
     scene.holders[worker] = (scene.holders[worker] or 1) - 1
   else
-    redis.call('ZREM', key('deadlines', scene.name), row[CLIENT])
+    redis.call('ZREM', scene.at.deadlines, row[CLIENT])
     scene.waiting = scene.waiting - 1
     scene.deadlines_moved = true
   end
@@ -172,9 +178,14 @@ local function attach(scene, row, worker, span)
   if worker then
     redis.call('ZADD', key('held', worker), 0, scene.name .. NUL .. row[CLIENT])
     scene.holders[worker] = (scene.holders[worker] or 0) + 1
-    keep_alive(key('held', worker), keep)
+    if scene.holders[worker] == 1 then
+      -- It may be the first that the worker holds; later, its renewals keep it.
+      keep_alive(key('held', worker), keep)
+    end
   else
-    redis.call('ZADD', key('deadlines', scene.name), now + span, row[CLIENT])
+    -- The only deadline there was may just have been taken out, and its key with it.
+    scene.has_first_deadline = scene.has_first_deadline or scene.waiting == 0
+    redis.call('ZADD', scene.at.deadlines, now + span, row[CLIENT])
     redis.call('ZADD', key('ahead'), 'GT', now, scene.name)
     scene.waiting = scene.waiting + 1
     scene.deadlines_moved = true
@@ -202,7 +213,7 @@ local function insert(scene, group, row)
     scene.pointers[client] = group.user and 'u' .. group.user or 'a'
     scene.clients = scene.clients + 1
     if group.user then
-      redis.call('HSET', key('clients', scene.name), client, 'u' .. group.user)
+      redis.call('HSET', scene.at.clients, client, 'u' .. group.user)
     end
     redis.call('SADD', key('client', client), scene.name)
   end
@@ -250,7 +261,7 @@ local function discard(scene, gone)
     scene.holders[worker] = (scene.holders[worker] or 0) - #members
   end
   if #waiting > 0 then
-    call_many('ZREM', key('deadlines', scene.name), waiting)
+    call_many('ZREM', scene.at.deadlines, waiting)
     scene.waiting = scene.waiting - #waiting
     scene.deadlines_moved = true
   end
@@ -311,15 +322,16 @@ local function save_group(scene, group)
   end
   if not group.user then
     if #rows > 0 then
-      redis.call('HSET', key('clients', scene.name), group.client, 'a' .. cjson.encode(rows[1]))
+      redis.call('HSET', scene.at.clients, group.client, 'a' .. cjson.encode(rows[1]))
     end
   elseif #rows == 0 then
     scene.emptied[#scene.emptied + 1] = group.user
     redis.call('SREM', key('user', group.user), scene.name)
   else
-    redis.call('HSET', key('users', scene.name), group.user, cjson.encode({group.user, rows}))
-    redis.call('SADD', key('user', group.user), scene.name)
-    keep_alive(key('user', group.user), scene.keep)
+    local channels = key('user', group.user)
+    redis.call('HSET', scene.at.users, group.user, cjson.encode({group.user, rows}))
+    redis.call('SADD', channels, scene.name)
+    keep_alive(channels, scene.keep)
   end
 end
 
@@ -334,13 +346,15 @@ local function save_counters(scene)
       fields[#fields + 1] = 'w:' .. worker
       fields[#fields + 1] = held
     else
-      redis.call('HDEL', key('channel', scene.name), 'w:' .. worker)
+      redis.call('HDEL', scene.at.channel, 'w:' .. worker)
     end
   end
-  call_many('HSET', key('channel', scene.name), fields)
+  call_many('HSET', scene.at.channel, fields)
   if scene.count + scene.anonymous > 0 then
-    redis.call('ZREM', key('vacated'), scene.name)
     redis.call('ZADD', key('occupied'), 0, scene.name)
+    if scene.found.count + scene.found.anonymous == 0 then
+      redis.call('ZREM', key('vacated'), scene.name)
+    end
   else
     redis.call('ZREM', key('occupied'), scene.name)
     redis.call('ZADD', key('vacated'), now, scene.name)
@@ -348,12 +362,31 @@ local function save_counters(scene)
 end
 
 local function save_deadlines(scene)
-  local first = redis.call('ZRANGE', key('deadlines', scene.name), 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', scene.at.deadlines, 0, 0, 'WITHSCORES')
   if first[2] then
     redis.call('ZADD', key('due'), first[2], scene.name)
   else
     redis.call('ZREM', key('due'), scene.name)
     redis.call('ZREM', key('ahead'), scene.name)
+  end
+end
+
+-- All keys of a channel, and those where it is named, are kept together: whenever the first of them
+-- has little time left, or one of them may be new.
+local function keep_scene(scene)
+  local found = scene.found
+  local is_settled = (found.count > 0 or scene.count == 0)
+    and (found.anonymous > 0 or scene.anonymous == 0)
+    and not scene.has_first_deadline
+    and scene.count + scene.anonymous > 0
+  if is_settled and redis.call('PTTL', scene.at.channel) >= scene.keep then
+    return
+  end
+  for _, name in pairs(scene.at) do
+    keep_alive(name, 2 * scene.keep, 2 * scene.keep)
+  end
+  for _, kind in ipairs({'occupied', 'vacated', 'due', 'ahead'}) do
+    keep_alive(key(kind), 2 * scene.keep, 2 * scene.keep)
   end
 end
 
@@ -366,17 +399,12 @@ local function close(scene)
   for group in pairs(scene.touched) do
     save_group(scene, group)
   end
-  call_many('HDEL', key('users', scene.name), scene.emptied)
+  call_many('HDEL', scene.at.users, scene.emptied)
   save_counters(scene)
   if scene.deadlines_moved then
     save_deadlines(scene)
   end
-  for _, kind in ipairs({'channel', 'users', 'clients', 'deadlines'}) do
-    keep_alive(key(kind, scene.name), scene.keep)
-  end
-  for _, kind in ipairs({'occupied', 'vacated', 'due', 'ahead'}) do
-    keep_alive(key(kind), scene.keep)
-  end
+  keep_scene(scene)
   if #scene.changes == 0 then
     return ''
   end

@@ -1,0 +1,1 @@
+"""How fast presence is, against the limit of what it stands on, and against its peers."""
