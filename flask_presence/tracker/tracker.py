@@ -69,6 +69,9 @@ class Tracker:
             self.hearing,
             on_tick=self._on_tick,
         )
+        if self.backend.shared:
+            # Until a renewal brings what others tell, nobody says that a config is to be forgotten.
+            self.registry.at_most = parts.settings.renewal_interval
 
     @property
     def backend(self) -> Backend:
