@@ -262,8 +262,8 @@ class Presence:
         _current().tracker.touch_client(client_id)
 
     def leave_all(self, client_id: str) -> list[Change]:
-        """A client out of every channel that it is in."""
-        return _current().tracker.leave_all(client_id)
+        """A client out of every channel that it is in; one that is connected is evicted."""
+        return _current().tracker.commands.evict_client_everywhere(client_id)
 
     def prune(self) -> list[Change]:
         """End all that is due."""

@@ -761,6 +761,46 @@ def test_leave_evicts_a_connected_client(serve: Any, dial: Any) -> None:
     assert wire.wait_for("evicted") == {"channel": "/room/1", "reason": "evicted"}
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_leave_all_evicts_a_connected_client_wherever_it_is_connected(
+    serve: Any, make_app: MakeApp, dial: Any, elsewhere: bool
+) -> None:
+    store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3", "PRESENCE_WORKER_TIMEOUT": 0.3}
+    port, app, presence = serve(**store)
+    if elsewhere:
+        app, presence = make_app(**store)
+    wire = dial(port, "7")
+    for name in ("/room/1", "/room/2"):
+        wire.call("enter", {"channel": name})
+
+    with app.app_context():
+        changes = presence.leave_all(wire.sid)
+
+    assert [(change.channel, change.kind, change.reason) for change in changes] == [
+        ("/room/1", "left", "evicted"),
+        ("/room/2", "left", "evicted"),
+    ]
+    assert [wire.wait_for("evicted")["channel"] for _ in range(2)] == ["/room/1", "/room/2"]
+    assert wire.call("enter", {"channel": "/room/1"})["ok"]
+    assert wire.call("heartbeat")["lost"] == []
+
+
+def test_leave_all_takes_out_a_connected_client_that_the_store_lost(serve: Any, dial: Any) -> None:
+    port, app, presence = serve()
+    wire = dial(port, "7")
+    wire.call("enter", {"channel": "/room/1"})
+    own = app.extensions["presence"]
+    own.backend.leave("/room/1", [wire.sid])
+
+    with app.app_context():
+        changes = presence.leave_all(wire.sid)
+
+    assert changes == []
+    assert wire.wait_for("evicted") == {"channel": "/room/1", "reason": "evicted"}
+    own.tracker.loops.turn()
+    assert own.backend.channels_of(client_id=wire.sid) == []
+
+
 def test_evict_ends_subscriptions_too(serve: Any, dial: Any) -> None:
     port, app, presence = serve()
     wire, other = dial(port, "7"), dial(port, "8")

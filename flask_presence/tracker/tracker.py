@@ -169,21 +169,6 @@ class Tracker:
             except (ChannelNotFound, ChannelUnavailable, InvalidChannelConfig):
                 self.backend.touch(channel, client_id, self._parts.settings.timeout)
 
-    def leave_all(self, client_id: str) -> list[Change]:
-        """Take a client out of every channel that it is in."""
-        client = self._parts.clients.find(client_id)
-        if client is not None:
-            return [
-                change
-                for channel in sorted(client.entered)
-                for change in self.connections.leave(client_id, channel)
-            ]
-        return [
-            change
-            for channel in self.backend.channels_of(client_id=client_id)
-            for change in self.commands.evict_client(channel, client_id)
-        ]
-
     def _timeout(self, config: ChannelConfig) -> float:
         return config.timeout or self._parts.settings.timeout
 
