@@ -373,10 +373,31 @@ def test_a_client_id_may_be_another_user_s_in_another_channel_or_later(presence:
     assert one.enter("8", client_id="a") is not None
 
 
-@pytest.mark.parametrize("client_id", ["", "a\nb", "x" * 256])
-def test_a_malformed_client_id_is_an_error(presence: Presence, client_id: str) -> None:
-    with pytest.raises(ValueError, match="client"):
-        presence.channel("/room/1").enter("7", client_id=client_id)
+@pytest.mark.parametrize("client_id", ["", "a\nb", "x" * 256, 7, None])
+def test_a_malformed_client_id_is_an_error(presence: Presence, client_id: Any) -> None:
+    channel = presence.channel("/room/1")
+    calls: list[Callable[[], object]] = [
+        lambda: channel.enter("7", client_id=client_id),
+        lambda: channel.leave(client_id),
+        lambda: channel.touch(client_id),
+        lambda: channel.update(client_id, {}),
+        lambda: presence.touch(client_id),
+        lambda: presence.leave_all(client_id),
+    ]
+
+    for call in calls:
+        with pytest.raises(ValueError, match="is no client id"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["room", "", 7, SimpleNamespace(name="/room/1")], ids=named)
+def test_evicting_from_or_forgetting_what_is_no_channel_name_is_an_error(
+    presence: Presence, name: Any
+) -> None:
+    with pytest.raises(ValueError, match="is no channel name"):
+        presence.evict("7", name)
+    with pytest.raises(ValueError, match="is no channel name"):
+        presence.forget_config(name)
 
 
 @pytest.mark.parametrize(
