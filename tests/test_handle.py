@@ -872,6 +872,24 @@ def test_touching_and_updating_a_connected_client(serve: Any, dial: Any) -> None
     assert (change.kind, change.meta) == ("updated", {"n": 1})
 
 
+def test_a_connected_client_that_another_process_enters_is_still_held_by_its_own(
+    serve: Any, make_app: MakeApp, dial: Any
+) -> None:
+    store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3"}
+    (port, here, _), (there, other) = serve(**store), make_app(**store)
+    wire = dial(port, "7")
+    wire.call("enter", {"channel": "/room/1"})
+
+    with there.app_context():
+        change = other.channel("/room/1").enter("7", client_id=wire.sid, meta={"n": 1})
+
+    assert (change.kind, change.meta) == ("updated", {"n": 1})
+    own = here.extensions["presence"]
+    worker = own.tracker.holdings.lease.id
+    held = own.backend.members_of_worker(worker, after=None, limit=10)
+    assert held == [("/room/1", wire.sid)]
+
+
 # Draining
 
 
