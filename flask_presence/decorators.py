@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from flask import current_app, request
@@ -36,12 +36,16 @@ def touch_presence(handler: F) -> F:
 
 def remove_presence(handler: F) -> F:
     """Before this handler runs, its connection leaves everything it entered. Goes below
-    ``@socketio.on``, most often on ``disconnect``."""
+    ``@socketio.on``, most often on ``disconnect``.
+
+    A presence client that stays connected is told so: it was evicted.
+    """
 
     @wraps(handler)
     def removed(*args: Any, **kwargs: Any) -> Any:
+        commands = _tracker().commands
         for client_id in _clients_of_connection():
-            _attempt(_tracker().leave_all, client_id)
+            _attempt(partial(commands.evict_client_everywhere, reason="left"), client_id)
         return handler(*args, **kwargs)
 
     return removed  # type: ignore[return-value]  # it takes what the handler takes

@@ -20,7 +20,7 @@ from .doctor import is_open_to_all
 from .handle import Channel
 from .identity import Hooks, user_id_of
 from .model import Change, Identity
-from .protocol import check_channel_name, check_prefix
+from .protocol import check_channel_name, check_id, check_prefix
 from .queries import expressions_for, need_sql
 from .settings import Settings
 from .sockets import SocketIOTransport
@@ -246,7 +246,12 @@ class Presence:
         return _current().tracker.clear()
 
     def evict(self, user: Any, channel: str | None = None) -> list[Change]:
-        """A user out of one channel or all, subscriptions too, in every process; no ban."""
+        """A user out of one channel or all, subscriptions too, in every process; no ban.
+
+        :raises ValueError: that is no user, or no channel name.
+        """
+        if channel is not None:
+            check_channel_name(channel)
         return _current().tracker.commands.evict(channel, user_id=user_id_of(user))
 
     def reload(self, user: Any) -> None:
@@ -254,16 +259,23 @@ class Presence:
         _current().tracker.commands.reload(user_id_of(user))
 
     def forget_config(self, name: str | None = None) -> None:
-        """Drop the cached config of one channel, or of all, in every process."""
+        """Drop the cached config of one channel, or of all, in every process.
+
+        :raises ValueError: that is no channel name.
+        """
+        if name is not None:
+            check_channel_name(name)
         _current().tracker.commands.forget_config(name)
 
     def touch(self, client_id: str) -> None:
         """A sign of life of a client, in every channel that it is in."""
+        check_id(client_id, "client id")
         _current().tracker.touch_client(client_id)
 
     def leave_all(self, client_id: str) -> list[Change]:
-        """A client out of every channel that it is in."""
-        return _current().tracker.leave_all(client_id)
+        """A client out of every channel that it is in; one that is connected is evicted."""
+        check_id(client_id, "client id")
+        return _current().tracker.commands.evict_client_everywhere(client_id)
 
     def prune(self) -> list[Change]:
         """End all that is due."""

@@ -67,10 +67,12 @@ class Channel:
 
     def leave(self, client_id: str) -> Change | None:
         """Take a client out; one that is connected is evicted."""
+        check_id(client_id, "client id")
         return _first(self._tracker.commands.evict_client(self.name, client_id))
 
     def touch(self, client_id: str) -> bool:
         """Move a client's deadline to one timeout ahead; ``False`` where it is not in."""
+        check_id(client_id, "client id")
         return self._tracker.touch(self.name, client_id)
 
     def update(self, client_id: str, meta: dict[str, Any]) -> Change | None:
@@ -78,6 +80,7 @@ class Channel:
 
         :raises PresenceError: the client is not in.
         """
+        check_id(client_id, "client id")
         return _first(self._tracker.update(self.name, client_id, self._meta(meta)))
 
     def clear(self) -> list[Change]:

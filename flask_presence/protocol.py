@@ -67,13 +67,15 @@ def check_prefix(value: Any) -> str:
     raise BadRequest(f"{_short(value)} is no bare prefix: letters, digits, '_' and '-' only.")
 
 
-def check_id(value: str, what: str) -> str:
+def check_id(value: Any, what: str) -> str:
     """Return an id of 1 to 255 bytes without control characters, or raise `ValueError`."""
-    if not value or _CONTROL.search(value) or len(value.encode()) > MAX_NAME_BYTES:
+    is_text = isinstance(value, str) and value and not _CONTROL.search(value)
+    if not is_text or len(value.encode()) > MAX_NAME_BYTES:
         raise ValueError(
-            f"{_short(value)} is no {what}: 1 to {MAX_NAME_BYTES} bytes, no control characters."
+            f"{_short(value)} is no {what}: it must be a string of 1 to {MAX_NAME_BYTES} bytes "
+            "without control characters."
         )
-    return value
+    return str(value)
 
 
 def are_plain_ids(values: Sequence[Any]) -> bool:
@@ -101,14 +103,18 @@ def check_event(name: Any) -> str:
 
 def check_json(value: Any, what: str) -> Any:
     """Return a value as it arrives when sent as JSON, or raise `BadRequest`."""
-    text = dump_object({"value": value}, what=what, max_bytes=MAX_EVENT_BYTES)
-    return json.loads(text)["value"]
+    text = _dump(value, what=what, max_bytes=MAX_EVENT_BYTES)
+    return json.loads(text)
 
 
 def dump_object(value: Any, *, what: str, max_bytes: int) -> str:
     """Return canonical JSON of a small, finite, shallow dict, or raise `BadRequest`."""
     if not isinstance(value, dict):
         raise BadRequest(f"{what} must be an object, not {_short(value)}.")
+    return _dump(value, what=what, max_bytes=max_bytes)
+
+
+def _dump(value: Any, *, what: str, max_bytes: int) -> str:
     _check_depth(value, what)
     try:
         text = json.dumps(
@@ -190,8 +196,8 @@ def _is_plain(text: str) -> bool:
 
 
 def _check_depth(value: Any, what: str) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
+    level: list[Any] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
         level = [
             child
             for node in level
@@ -380,6 +386,9 @@ def _batch(payload: Any, max_meta_bytes: int) -> Batch:
         raise BadRequest(f"batch takes {{ops: [[event, payload], ...]}}, 1 to {MAX_BATCH} of them.")
     if not all(isinstance(op, list) and len(op) == 2 for op in ops):
         raise BadRequest("Each op of a batch must be [event, payload].")
+    for event, _ in ops:
+        if event in ("batch", "heartbeat"):
+            raise BadRequest(f"A {event} cannot be in a batch: send it by itself.")
     return Batch(tuple(_op(event, body, max_meta_bytes) for event, body in ops))
 
 

@@ -546,6 +546,49 @@ def test_forget_config_reaches_other_processes_with_their_next_renewal(make_app:
     assert eventually(asks_again)
 
 
+def test_forget_config_reaches_a_process_that_only_answers_requests(make_app: MakeApp) -> None:
+    store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3", "PRESENCE_WORKER_TIMEOUT": 0.3}
+    (here, presence), (there, other) = make_app(**store), make_app(**store)
+    callback = Answer()
+    other.channel_config("site")(callback)
+    browser = there.test_client()
+    browser.get("/presence/state?channel=/site/a")
+    callback.answer = None
+
+    with here.app_context():
+        presence.forget_config("/site/a")
+
+    def is_gone() -> bool:
+        answer = browser.get("/presence/state?channel=/site/a").get_json()
+        return bool(answer["states"] == {"/site/a": None})
+
+    assert eventually(is_gone)
+
+
+def test_what_is_remembered_before_the_first_renewal_is_asked_again_one_renewal_later(
+    make_app: MakeApp,
+) -> None:
+    app, presence = make_app(PRESENCE_BACKEND="sqlite:///own.sqlite3")
+    registry, clock = app.extensions["presence"].tracker.registry, Clock()
+    callback, registry._clock = Answer(), clock
+    presence.channel_config("site")(callback)
+
+    def asks_again_after(seconds: float, name: str) -> bool:
+        registry.resolve(name)
+        number = len(callback.asked)
+        clock.now += seconds
+        registry.resolve(name)
+        return len(callback.asked) > number
+
+    assert not asks_again_after(4.9, "/site/a")
+    assert asks_again_after(5, "/site/b")
+
+    app.extensions["presence"].tracker.loops.renew()
+
+    assert not asks_again_after(119, "/site/c")
+    assert asks_again_after(120, "/site/d")
+
+
 # ChannelConfig
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import request
 
-from flask_presence import remove_presence, touch_presence
+from flask_presence import remove_presence, signals, touch_presence
 from flask_presence.backends.memory import MemoryBackend
 
 
@@ -91,6 +91,24 @@ def test_removing_leaves_everything_that_the_connection_entered(client: Any) -> 
     assert not is_present(client)
     assert not is_present(client, "/room/2")
     assert client.heard == ["bye"]
+
+
+def test_a_presence_client_that_stays_connected_is_told_that_it_was_removed(client: Any) -> None:
+    client.connect(namespace="/presence", auth={"user": "ada"})
+    client.emit("enter", {"channel": "/room/2"}, namespace="/presence")
+    reasons: list[Any] = []
+
+    def left(sender: Any, channel: str, user_id: str, change: Any) -> None:
+        reasons.append((channel, user_id, change.reason))
+
+    with signals.user_left.connected_to(left, sender=client.app):
+        client.emit("bye", namespace="/chat")
+
+    assert reasons == [("/room/2", "ada", "left")]
+    received = client.get_received("/presence")
+    assert [event["args"] for event in received if event["name"] == "evicted"] == [
+        [{"channel": "/room/2", "reason": "evicted"}]
+    ]
 
 
 def test_a_client_that_entered_nothing_is_left_alone(client: Any) -> None:

@@ -77,6 +77,9 @@ def test_an_event_reaches_the_clients_of_every_process_once(
         (7, {}, "present", "no event name"),
         ("ping", {"n": float("nan")}, "present", "no finite JSON"),
         ("ping", {"n": object()}, "present", "no finite JSON"),
+        ("ping", 10**400, "present", "number that is too large"),
+        ("ping", "\ud800", "present", "no valid UTF-8"),
+        ("ping", [[[[[[[[[]]]]]]]]], "present", "nested deeper than 8"),
         ("ping", {}, "all", "'present' or 'subscribed'"),
     ],
 )
@@ -87,3 +90,12 @@ def test_what_cannot_be_sent_is_refused(
 
     with app.app_context(), pytest.raises(ValueError, match=why):
         presence.channel("/room/1").emit(event, data, to=to)
+
+
+def test_what_is_sent_may_be_eight_deep(
+    make_app: Callable[..., tuple[Flask, Presence]],
+) -> None:
+    app, presence = make_app()
+
+    with app.app_context():
+        presence.channel("/room/1").emit("ping", [[[[[[[[1]]]]]]]])

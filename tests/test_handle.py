@@ -373,10 +373,31 @@ def test_a_client_id_may_be_another_user_s_in_another_channel_or_later(presence:
     assert one.enter("8", client_id="a") is not None
 
 
-@pytest.mark.parametrize("client_id", ["", "a\nb", "x" * 256])
-def test_a_malformed_client_id_is_an_error(presence: Presence, client_id: str) -> None:
-    with pytest.raises(ValueError, match="client"):
-        presence.channel("/room/1").enter("7", client_id=client_id)
+@pytest.mark.parametrize("client_id", ["", "a\nb", "x" * 256, 7, None])
+def test_a_malformed_client_id_is_an_error(presence: Presence, client_id: Any) -> None:
+    channel = presence.channel("/room/1")
+    calls: list[Callable[[], object]] = [
+        lambda: channel.enter("7", client_id=client_id),
+        lambda: channel.leave(client_id),
+        lambda: channel.touch(client_id),
+        lambda: channel.update(client_id, {}),
+        lambda: presence.touch(client_id),
+        lambda: presence.leave_all(client_id),
+    ]
+
+    for call in calls:
+        with pytest.raises(ValueError, match="is no client id"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["room", "", 7, SimpleNamespace(name="/room/1")], ids=named)
+def test_evicting_from_or_forgetting_what_is_no_channel_name_is_an_error(
+    presence: Presence, name: Any
+) -> None:
+    with pytest.raises(ValueError, match="is no channel name"):
+        presence.evict("7", name)
+    with pytest.raises(ValueError, match="is no channel name"):
+        presence.forget_config(name)
 
 
 @pytest.mark.parametrize(
@@ -761,6 +782,46 @@ def test_leave_evicts_a_connected_client(serve: Any, dial: Any) -> None:
     assert wire.wait_for("evicted") == {"channel": "/room/1", "reason": "evicted"}
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_leave_all_evicts_a_connected_client_wherever_it_is_connected(
+    serve: Any, make_app: MakeApp, dial: Any, elsewhere: bool
+) -> None:
+    store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3", "PRESENCE_WORKER_TIMEOUT": 0.3}
+    port, app, presence = serve(**store)
+    if elsewhere:
+        app, presence = make_app(**store)
+    wire = dial(port, "7")
+    for name in ("/room/1", "/room/2"):
+        wire.call("enter", {"channel": name})
+
+    with app.app_context():
+        changes = presence.leave_all(wire.sid)
+
+    assert [(change.channel, change.kind, change.reason) for change in changes] == [
+        ("/room/1", "left", "evicted"),
+        ("/room/2", "left", "evicted"),
+    ]
+    assert [wire.wait_for("evicted")["channel"] for _ in range(2)] == ["/room/1", "/room/2"]
+    assert wire.call("enter", {"channel": "/room/1"})["ok"]
+    assert wire.call("heartbeat")["lost"] == []
+
+
+def test_leave_all_takes_out_a_connected_client_that_the_store_lost(serve: Any, dial: Any) -> None:
+    port, app, presence = serve()
+    wire = dial(port, "7")
+    wire.call("enter", {"channel": "/room/1"})
+    own = app.extensions["presence"]
+    own.backend.leave("/room/1", [wire.sid])
+
+    with app.app_context():
+        changes = presence.leave_all(wire.sid)
+
+    assert changes == []
+    assert wire.wait_for("evicted") == {"channel": "/room/1", "reason": "evicted"}
+    own.tracker.loops.turn()
+    assert own.backend.channels_of(client_id=wire.sid) == []
+
+
 def test_evict_ends_subscriptions_too(serve: Any, dial: Any) -> None:
     port, app, presence = serve()
     wire, other = dial(port, "7"), dial(port, "8")
@@ -809,6 +870,24 @@ def test_touching_and_updating_a_connected_client(serve: Any, dial: Any) -> None
         change = channel.update(client_id=wire.sid, meta={"n": 1})
 
     assert (change.kind, change.meta) == ("updated", {"n": 1})
+
+
+def test_a_connected_client_that_another_process_enters_is_still_held_by_its_own(
+    serve: Any, make_app: MakeApp, dial: Any
+) -> None:
+    store = {"PRESENCE_BACKEND": "sqlite:///both.sqlite3"}
+    (port, here, _), (there, other) = serve(**store), make_app(**store)
+    wire = dial(port, "7")
+    wire.call("enter", {"channel": "/room/1"})
+
+    with there.app_context():
+        change = other.channel("/room/1").enter("7", client_id=wire.sid, meta={"n": 1})
+
+    assert (change.kind, change.meta) == ("updated", {"n": 1})
+    own = here.extensions["presence"]
+    worker = own.tracker.holdings.lease.id
+    held = own.backend.members_of_worker(worker, after=None, limit=10)
+    assert held == [("/room/1", wire.sid)]
 
 
 # Draining

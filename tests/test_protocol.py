@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from named import named
 
 from flask_presence.errors import BadRequest
 from flask_presence.model import Position
@@ -227,8 +228,16 @@ def test_what_is_no_list_of_names_is_refused(names: Any) -> None:
         check_channel_names(names)
 
 
-@pytest.mark.parametrize("value", ["", "a\nb", "\x7f", "\ud800", "x" * 256, "é" * 128])
-def test_an_id_of_the_wrong_form_is_an_error(value: str) -> None:
+@pytest.mark.parametrize("event", ["heartbeat", "batch"])
+def test_what_cannot_be_in_a_batch_is_named(event: str) -> None:
+    with pytest.raises(BadRequest, match=f"A {event} cannot be in a batch"):
+        parse("batch", {"ops": [[event, {}]]}, max_meta_bytes=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a\nb", "\x7f", "\ud800", "x" * 256, "é" * 128, 7, None, b"7", ["7"]], ids=named
+)
+def test_an_id_of_the_wrong_form_is_an_error(value: Any) -> None:
     with pytest.raises(ValueError, match="client id"):
         check_id(value, "client id")
 

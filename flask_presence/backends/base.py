@@ -187,8 +187,9 @@ class Backend(ABC):
 
         The first client of a user, or an anonymous client: ``entered``. Another client of the
         user: no change, unless its info or meta changes what others see: ``updated``. A client
-        that is in already: it is held anew, a meta that differs from the one it gave is written,
-        ``None`` keeps what it gave; likewise an info that differs.
+        that is in already: it is held anew, but by no deadline while its worker is alive; a meta
+        that differs from the one it gave is written, ``None`` keeps what it gave; likewise an info
+        that differs.
 
         What others see of a user is the info given last and the meta written last among the
         user's clients; a client with meta ``None`` is no writer. Of an anonymous client they see

@@ -505,6 +505,9 @@ def _held(row: Row, step: Step, worker: str | None, timeout: float | None) -> Ro
     if timeout is None:
         return row._replace(worker=worker, deadline=None, held_at=None)
     now = step.now
+    lease = step.lease(row.worker) if row.worker is not None else None
+    if lease is not None and lease.is_alive(now):
+        return row
     return row._replace(worker=None, deadline=now + milliseconds(timeout), held_at=now)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -113,6 +114,8 @@ class Registry:
         self._cache_seconds = cache_seconds
         self._heartbeat_interval = heartbeat_interval
         self._clock = clock
+        self.at_most = math.inf
+        """Seconds for which anything is remembered at the most, whatever ``cache_seconds`` says."""
         self.reset()
 
     def reset(self) -> None:
@@ -157,7 +160,7 @@ class Registry:
         if found is None:
             return None
         config = self._ask(name, found)
-        seconds = self._cache_seconds
+        seconds = min(self._cache_seconds, self.at_most)
         if config is None:
             seconds = min(seconds, NOT_FOUND_SECONDS)
         with self._lock:

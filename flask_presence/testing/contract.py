@@ -722,13 +722,32 @@ class BackendContract:
         assert store.prune() == []
         assert store.users() == ["ann"]
 
-    def test_a_client_that_enters_with_a_timeout_leaves_its_worker(self, store: Store) -> None:
+    def test_a_client_that_enters_with_a_timeout_stays_with_its_worker(self, store: Store) -> None:
         store.enter("c1", "ann", worker="w1")
 
-        store.enter("c1", "ann", timeout=40)
+        changes = store.enter("c1", "ann", meta={"n": 1}, timeout=1)
+        store.clock.advance(2)
+        kept = store.users()
         store.lose_workers()
 
-        assert store.users() == ["ann"]
+        assert shapes(changes) == [("updated", "ann", None)]
+        assert kept == ["ann"]
+        assert shapes(store.settle()) == [("left", "ann", "worker_lost")]
+
+    def test_a_client_that_enters_with_a_timeout_leaves_a_worker_that_is_dead_or_drained(
+        self, store: Store
+    ) -> None:
+        store.begin("w2", timeout=10)
+        store.enter("c1", "ann", worker="w2")
+        store.enter("c2", "bob", worker="w1")
+        store.backend.end_worker("w1", after=10)
+        store.clock.advance(11)
+
+        store.enter("c1", "ann", timeout=40)
+        store.enter("c2", "bob", timeout=40)
+
+        assert store.settle() == []
+        assert store.users() == ["ann", "bob"]
 
     def test_a_client_that_a_worker_takes_over_has_no_deadline(self, store: Store) -> None:
         store.enter("c1", "ann", timeout=10)

@@ -35,15 +35,42 @@ class Commands:
         self._tell(command)
         self._obey(command, self._parts.clock())
 
-    def evict_client(self, channel: str, client_id: str) -> list[Change]:
-        """Take one client out of a channel, wherever it is connected."""
-        changes, _, was_held = self._parts.backend.evict(channel, client_id=client_id)
+    def evict_client(
+        self, channel: str, client_id: str, *, reason: Reason | None = None
+    ) -> list[Change]:
+        """Take one client out of a channel, wherever it is connected.
+
+        :param reason: that of the changes; ``None`` is ``evicted`` for a client that is connected,
+            else ``left``.
+        """
+        changes, _, was_held = self._parts.backend.evict(
+            channel, client_id=client_id, reason=reason
+        )
         self._parts.announcer.announce(changes)
-        if was_held:
-            command = Command("evict", channel, client_id=client_id, reason="evicted")
-            self._tell(command)
+        command = Command("evict", channel, client_id=client_id, reason="evicted")
+        client = self._parts.clients.find(client_id)
+        if client is None:
+            if was_held:
+                self._tell(command)
+        elif was_held or channel in client.entered:
+            # It is connected to this process: no other needs to know.
             self._obey(command, self._parts.clock())
         return changes
+
+    def evict_client_everywhere(
+        self, client_id: str, *, reason: Reason | None = None
+    ) -> list[Change]:
+        """Likewise, out of every channel that it is in."""
+        client = self._parts.clients.find(client_id)
+        channels = {
+            *self._parts.backend.channels_of(client_id=client_id),
+            *(client.entered if client is not None else ()),
+        }
+        return [
+            change
+            for channel in sorted(channels)
+            for change in self.evict_client(channel, client_id, reason=reason)
+        ]
 
     def evict(
         self, channel: str | None, *, user_id: str | None = None, reason: Reason = "evicted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -129,6 +130,7 @@ class Loops:
     def renew(self, *, with_positions: bool = True) -> None:
         """Renew the lease, and hand on what that brought."""
         self._renewed.append(self._holdings.lease.renew(with_positions=with_positions))
+        self._parts.registry.at_most = math.inf
 
     def heal(self) -> None:
         """Obey what other processes told, and put right what is not."""

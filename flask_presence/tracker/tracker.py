@@ -69,6 +69,9 @@ class Tracker:
             self.hearing,
             on_tick=self._on_tick,
         )
+        if self.backend.shared:
+            # Until a renewal brings what others tell, nobody says that a config is to be forgotten.
+            self.registry.at_most = parts.settings.renewal_interval
 
     @property
     def backend(self) -> Backend:
@@ -165,21 +168,6 @@ class Tracker:
                 self.touch(channel, client_id)
             except (ChannelNotFound, ChannelUnavailable, InvalidChannelConfig):
                 self.backend.touch(channel, client_id, self._parts.settings.timeout)
-
-    def leave_all(self, client_id: str) -> list[Change]:
-        """Take a client out of every channel that it is in."""
-        client = self._parts.clients.find(client_id)
-        if client is not None:
-            return [
-                change
-                for channel in sorted(client.entered)
-                for change in self.connections.leave(client_id, channel)
-            ]
-        return [
-            change
-            for channel in self.backend.channels_of(client_id=client_id)
-            for change in self.commands.evict_client(channel, client_id)
-        ]
 
     def _timeout(self, config: ChannelConfig) -> float:
         return config.timeout or self._parts.settings.timeout

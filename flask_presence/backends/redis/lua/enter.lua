@@ -24,6 +24,11 @@ if user and most and not seen_info and scene.count >= most then
 end
 
 local writes, holder = scene.writes, own and own[WORKER]
+local lease = not worker and holder and lease_of(holder)
+if lease and lease.status == 'alive' and lease.ends > now then
+  -- Its connection holds it already.
+  worker = holder
+end
 local row = entering(scene, group, own, client, info, meta)
 hold(scene, row, worker, span)
 if own and worker and holder == worker and writes == scene.writes then
