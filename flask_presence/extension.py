@@ -124,6 +124,7 @@ class Presence:
 
         :raises ValueError: the rule is malformed, or registered twice.
         """
+        self._rules.check(rule)
 
         def register(callback: F) -> F:
             self._rules.add(rule, callback)

@@ -17,6 +17,13 @@ from .settings import Settings
 KEY = "PRESENCE_BACKEND"
 GROUP = "flask_presence.backends"
 
+DRIVERS = {
+    "postgresql": ("postgresql", "postgresql+psycopg"),
+    "mysql": ("mysql", "mysql+pymysql"),
+    "mariadb": ("mysql", "mysql+pymysql"),
+}
+"""By kind of database: the extra that brings a driver, and the scheme that takes it."""
+
 KEPT_SECONDS = 86_400.0
 """How long keys in Redis outlive the last write or reconcile, at the least."""
 
@@ -106,13 +113,17 @@ def _on_own_engine(value: str, app: Flask, settings: Settings) -> Backend:
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise ValueError(
-            f"{KEY}: {value.split('://')[0]}://… is no URL of a store ({error}): use memory://, "
-            "sqlalchemy:// or the URL of a database."
+            f"{KEY}: {value.split('://')[0]}://… is no URL of a store ({error}): use redis://…, "
+            "memory://, sqlalchemy:// for the app's database, or the URL of another one, such as "
+            "postgresql+psycopg://…."
         ) from error
     if url.get_backend_name() != "sqlite":
         return _sql(url, settings)
     if _is_in_memory(url):
-        raise ValueError(f"{KEY}: an SQLite database in memory cannot be shared; use memory://.")
+        raise ValueError(
+            f"{KEY}: an SQLite database in memory cannot be shared: use memory://, or for a "
+            "file three slashes, sqlite:///presence.sqlite3."
+        )
     path = Path(app.instance_path, url.database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     return _sql(url.set(database=str(path)), settings, makes_tables=True)
@@ -163,12 +174,18 @@ def _sql(url: Any, settings: Settings, *, pool: Any = None, **options: Any) -> B
         engine = create_engine(url, hide_parameters=True, **options_of_pool)
     except ModuleNotFoundError as error:
         raise RuntimeError(
-            f"{KEY} needs the driver {error.name!r}: pip install {error.name}, or "
-            "Flask-Presence[postgresql] or Flask-Presence[mysql]."
+            f"{KEY} needs the driver {error.name!r}: {_cure(url.get_backend_name(), error.name)}."
         ) from error
     return SQLAlchemyBackend(
         engine, prefix=settings.key_prefix, worker_timeout=settings.worker_timeout, **options
     )
+
+
+def _cure(database: str, driver: str | None) -> str:
+    if database not in DRIVERS:
+        return f"install the package that brings {driver}"
+    extra, scheme = DRIVERS[database]
+    return f'pip install "Flask-Presence[{extra}]", and let the URL begin with {scheme}://'
 
 
 def _engines(app: Flask, db: Any) -> dict[str | None, Any]:
@@ -192,7 +209,10 @@ def _import(value: str) -> Callable[..., Any] | None:
     try:
         found: Callable[..., Any] = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{KEY}: {value!r} cannot be imported: {error}") from error
+        raise ValueError(
+            f"{KEY}: {value!r} cannot be imported ({error}): a class is named "
+            "'package.module:Class', and a store by a URL, such as redis://localhost:6379/0."
+        ) from error
     return found
 
 
@@ -201,8 +221,9 @@ def _entry_point(value: str) -> Callable[..., Any] | None:
     if not found:
         names = sorted({entry.name for entry in entry_points(group=GROUP)})
         raise ValueError(
-            f"{KEY}: {value!r} is neither a URL nor 'package.module:Class' nor one of the names "
-            f"in the entry point group {GROUP}: {', '.join(names)}."
+            f"{KEY}: {value!r} is neither a URL, such as redis://localhost:6379/0, nor "
+            "'package.module:Class' nor one of the names in the entry point group "
+            f"{GROUP}: {', '.join(names)}."
         )
     loaded: Callable[..., Any] = next(iter(found)).load()
     return loaded

@@ -215,6 +215,13 @@ def test_a_malformed_prefix_or_rule_is_an_error_at_registration(rule: Any) -> No
         presence.channel_config(rule)(Answer())
 
 
+def test_a_decorator_without_its_rule_is_an_error_that_shows_how_it_is_written() -> None:
+    presence = Presence()
+
+    with pytest.raises(ValueError, match=r'@presence\.channel_config\("/topic/'):
+        presence.channel_config(Answer())  # type: ignore[arg-type]  # the mistake
+
+
 @pytest.mark.parametrize("rule", ["site", "/topic/<int:n>"])
 def test_a_prefix_or_rule_registered_twice_is_an_error_that_names_it(rule: str) -> None:
     presence = Presence()

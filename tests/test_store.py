@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -519,6 +520,42 @@ def test_a_value_that_makes_no_sense_is_an_error_that_names_the_key(make: Make, 
         make(PRESENCE_BACKEND=value)
 
 
+@pytest.mark.parametrize(
+    ("value", "cure"),
+    [
+        ("redi://localhost", "redis://"),
+        ("postgres://localhost/forum", "postgresql+psycopg://"),
+        ("redis", "redis://localhost:6379/0"),
+        ("localhost:6379", "redis://localhost:6379/0"),
+        ("sqlite://presence.sqlite3", "sqlite:///presence.sqlite3"),
+    ],
+)
+def test_a_near_miss_is_answered_with_what_was_probably_meant(
+    make: Make, value: str, cure: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(cure)):
+        make(PRESENCE_BACKEND=value)
+
+
+@pytest.mark.parametrize(
+    ("url", "cure"),
+    [
+        ("mysql+pymysql://localhost/forum", 'pip install "Flask-Presence[mysql]"'),
+        ("mysql://localhost/forum", '"Flask-Presence[mysql]", and let the URL begin with mysql+py'),
+        ("postgresql+psycopg2://localhost/forum", '"Flask-Presence[postgresql]", and let the URL'),
+        ("mssql://localhost/forum", "install the package that brings pyodbc"),
+    ],
+)
+def test_a_missing_driver_is_answered_with_one_that_can_be_installed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, url: str, cure: str
+) -> None:
+    for driver in ("pymysql", "MySQLdb", "psycopg2", "pyodbc"):
+        monkeypatch.setitem(sys.modules, driver, None)
+
+    with pytest.raises(RuntimeError, match=re.escape(cure)):
+        make(PRESENCE_BACKEND=url)
+
+
 def test_an_unknown_name_is_answered_with_those_there_are(make: Make) -> None:
     with pytest.raises(ValueError, match=r": memory\b"):
         make(PRESENCE_BACKEND="no_such_backend")
@@ -529,15 +566,6 @@ def test_each_name_that_is_offered_can_be_used(make: Make, name: str) -> None:
     app, presence = make(PRESENCE_BACKEND=name)
 
     assert enter(app, presence) is not None
-
-
-def test_a_missing_driver_is_an_error_that_says_how_to_install_it(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pymysql", None)
-
-    with pytest.raises(RuntimeError, match=r"PRESENCE_BACKEND.*pip install pymysql"):
-        make(PRESENCE_BACKEND="mysql+pymysql://localhost/forum")
 
 
 # Yours

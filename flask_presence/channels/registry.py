@@ -45,18 +45,10 @@ class Rules:
 
         :raises ValueError: it is neither, or it is there already.
         """
-        if not isinstance(rule, str):
-            raise ValueError(f"channel_config takes a rule or a prefix, not {rule!r}.")
-        if rule in self._rules or rule in self._prefixes:
-            raise ValueError(f"channel_config {rule!r} is registered twice.")
+        self.check(rule)
         if _PREFIX.fullmatch(rule):
             self._prefixes[rule] = callback
             return
-        if not _RULE.fullmatch(rule):
-            raise ValueError(
-                f"channel_config {rule!r} is neither a bare prefix of letters, digits, '_' and "
-                "'-' nor a rule that begins with one, such as '/topic/<int:topic_id>'."
-            )
         try:
             self._map.add(Rule(rule, endpoint=rule))
             self._map.update()
@@ -64,6 +56,25 @@ class Rules:
             raise ValueError(f"channel_config {rule!r} is no routing rule: {error}") from error
         self._rules[rule] = callback
         self._matcher = self._map.bind("presence")
+
+    def check(self, rule: Any) -> None:
+        """See whether a rule or a prefix may be registered, before there is a callback for it.
+
+        :raises ValueError: it has neither's form, or it is there already.
+        """
+        if not isinstance(rule, str):
+            raise ValueError(
+                f"channel_config takes a rule or a prefix, not {rule!r}: write "
+                '@presence.channel_config("/topic/<int:topic_id>").'
+            )
+        if rule in self._rules or rule in self._prefixes:
+            raise ValueError(f"channel_config {rule!r} is registered twice.")
+        if not (_PREFIX.fullmatch(rule) or _RULE.fullmatch(rule)):
+            raise ValueError(
+                f"channel_config {rule!r} is neither a bare prefix of letters, digits, '_' and "
+                "'-', such as 'site', nor a rule with one in front, such as "
+                "'/topic/<int:topic_id>'."
+            )
 
     def find(self, name: str) -> Callable[[], Any] | None:
         """The callback for a channel, with the arguments that it takes."""
