@@ -69,13 +69,15 @@ class Seen:
         """Forget a slice of those who were last seen so many milliseconds ago, and tell how many
         those were."""
         seen = self._seen
-        is_old = seen.c.at <= self._backend.now(connection) - retention
+        latest = self._backend.now(connection) - retention
+        is_old = seen.c.at <= latest
         found = list(connection.scalars(select(seen.c.user_id).where(is_old).limit(SLICE)))
         if found:
-            some = seen.c.user_id.in_(found)
-            locked = select(seen.c.user_id).where(some).order_by(seen.c.user_id).with_for_update()
-            connection.execute(locked).all()
-            connection.execute(delete(seen).where(some, is_old))
+            # By their ids alone: on the way of the moments, rows are locked in another order.
+            some = select(seen.c.user_id, seen.c.at).where(seen.c.user_id.in_(found))
+            locked = connection.execute(some.order_by(seen.c.user_id).with_for_update())
+            old = [user_id for user_id, at in locked if at <= latest]
+            connection.execute(delete(seen).where(seen.c.user_id.in_(old)))
         return len(found)
 
 
