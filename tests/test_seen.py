@@ -104,7 +104,7 @@ def test_keeping_and_forgetting_at_once_never_lock_each_other_out(
     backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if backend.engine.dialect.name == "postgresql":
-        # MariaDB locks gaps where a row is inserted that was just deleted: there a step is run again.
+        # MariaDB locks gaps where a deleted row is inserted anew; there a step is run again.
         monkeypatch.setattr(backend_module, "MAX_ATTEMPTS", 1)
     now = backend._transact(backend.now)
     start = threading.Barrier(5)
