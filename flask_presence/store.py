@@ -107,7 +107,7 @@ def _on_own_engine(value: str, app: Flask, settings: Settings) -> Backend:
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise ValueError(
             f"{KEY}: {value.split('://')[0]}://… is no URL of a store ({error}): use memory://, "
-            "sqlalchemy:// or the URL of a database."
+            "redis://…, sqlalchemy:// or the URL of a database."
         ) from error
     if url.get_backend_name() != "sqlite":
         return _sql(url, settings)

@@ -519,6 +519,11 @@ def test_a_value_that_makes_no_sense_is_an_error_that_names_the_key(make: Make, 
         make(PRESENCE_BACKEND=value)
 
 
+def test_a_scheme_that_no_store_has_is_an_error_that_names_those_that_are(make: Make) -> None:
+    with pytest.raises(ValueError, match="PRESENCE_BACKEND: valkey://.*memory://, redis://"):
+        make(PRESENCE_BACKEND="valkey://localhost")
+
+
 def test_an_unknown_name_is_answered_with_those_there_are(make: Make) -> None:
     with pytest.raises(ValueError, match=r": memory\b"):
         make(PRESENCE_BACKEND="no_such_backend")
