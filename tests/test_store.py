@@ -520,7 +520,7 @@ def test_a_value_that_makes_no_sense_is_an_error_that_names_the_key(make: Make, 
 
 
 def test_a_scheme_that_no_store_has_is_an_error_that_names_those_that_are(make: Make) -> None:
-    with pytest.raises(ValueError, match="PRESENCE_BACKEND: valkey://.*memory://, redis://"):
+    with pytest.raises(ValueError, match=r"PRESENCE_BACKEND: valkey://.*memory://, redis://"):
         make(PRESENCE_BACKEND="valkey://localhost")
 
 
