@@ -92,6 +92,9 @@ def test_fragments_run(page: str, forum: Forum) -> None:
 def test_programs_serve_their_page(program: list[Block], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
+    # Where Flask looks for the program's folder, whichever other app.py there is.
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "app.py").touch()
     names: dict[str, Any] = {"__name__": "app"}
     write_template(program[0], tmp_path)
 

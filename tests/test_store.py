@@ -524,6 +524,7 @@ def test_a_value_that_makes_no_sense_is_an_error_that_names_the_key(make: Make, 
     ("value", "cure"),
     [
         ("redi://localhost", "redis://"),
+        ("valkey://localhost", "redis://"),
         ("postgres://localhost/forum", "postgresql+psycopg://"),
         ("redis", "redis://localhost:6379/0"),
         ("localhost:6379", "redis://localhost:6379/0"),

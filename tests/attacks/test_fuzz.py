@@ -27,7 +27,7 @@ def test_mutated_frames_raise_nothing_and_disturb_nobody(
     assert verdict.ours == []
     assert verdict.grown < MOST_GROWN
     # It does get through to the handlers.
-    assert verdict.answers > 1000
+    assert verdict.answers > 500
 
 
 def test_the_same_seed_makes_the_same_frames() -> None:
