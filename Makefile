@@ -11,7 +11,7 @@ NPM_INSTALL := npm install --prefix . --loglevel=error --no-save --no-package-lo
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run run-cluster docs test faults load fuzz lint bench clean debian
+.PHONY: help run run-cluster docs test faults faults-short load fuzz lint bench clean debian
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$${PORT:-5000} (PORT=… for another port)"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs   build the documentation: build/docs/index.html"
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
 	@echo "make faults kill, freeze, cut and empty real servers and stores for 20 minutes, and check what holds"
+	@echo "make faults-short    some of that in four minutes, and without defences: each must be missed"
 	@echo "make load   5,000 clients on one server for five minutes"
 	@echo "make fuzz   send 100,000 mutated frames to a server of each kind, about ten minutes each"
 	@echo "make lint   only ruff, mypy and the import contracts"
@@ -40,6 +41,9 @@ test: debian lint $(TSC)
 	node --test tests/js/*.test.*js
 	$(TSC) -p tests/js/types
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+
+faults-short: debian $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m faults --numprocesses 2 --dist loadgroup tests/faults
 
 faults: debian $(VENV)/test.stamp
 	cd tests && ../$(BIN)/python -m faults

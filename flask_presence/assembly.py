@@ -84,6 +84,7 @@ def assemble(
         call=lambda callback: _call_without_request(app, callback),
         cache_seconds=settings.config_cache_seconds,
         heartbeat_interval=settings.heartbeat_interval,
+        explains=lambda: app.debug,
         clock=clock,
     )
     announcer = Announcer(

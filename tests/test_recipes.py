@@ -111,7 +111,7 @@ def test_who_types_is_shown_typing_until_they_stop(
 
     bob.locator("#text").press_sequentially("hello")
 
-    expect(ada.locator("#typing")).to_have_text("bob typing…")
+    expect(ada.locator("#typing")).to_have_text("Bob typing…")
     expect(bob.locator("#typing")).to_have_text("")
     expect(ada.locator("#typing")).to_have_text("")
 
@@ -140,7 +140,7 @@ def test_the_second_editor_gets_the_turn_when_the_first_one_leaves(
     ada = open_as(address, "ada")
     expect(ada.locator("#who")).to_have_text("You are editing.")
     bob = open_as(address, "bob")
-    expect(bob.locator("#who")).to_have_text("ada is editing.")
+    expect(bob.locator("#who")).to_have_text("Ada is editing.")
     expect(bob.locator("button")).to_be_disabled()
     refused = bob.request.post(f"{address}/document/1", form={"text": "Mine!"})
     assert refused.status == 409

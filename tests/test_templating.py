@@ -382,6 +382,33 @@ def test_a_channel_that_may_not_be_viewed_renders_nothing(
     assert page.html == "[]"
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("/page/", "a name looks like '/prefix/rest'"),
+        ("room/1", "a name looks like '/prefix/rest'"),
+        ("/rooms/1", "no channel_config fits it"),
+    ],
+)
+def test_in_debug_mode_the_log_says_why_nothing_is_rendered(
+    app: Flask, caplog: pytest.LogCaptureFixture, name: str, reason: str
+) -> None:
+    app.debug = True
+
+    page = render(app, f'[{{{{ presence_count("{name}") }}}}]')
+
+    assert page.html == "[]"
+    assert f"There is no channel '{name}': {reason}." in caplog.text
+
+
+def test_in_production_nobody_fills_the_log_with_names_of_no_channel(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    render(app, '{{ presence_count("/rooms/1") }}{{ presence_count("rooms") }}')
+
+    assert caplog.text == ""
+
+
 def test_a_channel_is_rendered_for_the_request_s_user(app: Flask, presence: Presence) -> None:
     page = render(app, '{{ presence_count("/staff/x") }}', user="7")
 

@@ -109,6 +109,7 @@ class Registry:
     :param call: calls a callback where the app is at hand and no request is.
     :param cache_seconds: how long a config is remembered.
     :param heartbeat_interval: a channel's timeout must be above it.
+    :param explains: whether the log is to say why there is no channel, as a developer would like.
     """
 
     def __init__(
@@ -118,12 +119,14 @@ class Registry:
         call: Callable[[Callable[[], Any]], Any],
         cache_seconds: float,
         heartbeat_interval: float,
+        explains: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rules = rules
         self._call = call
         self._cache_seconds = cache_seconds
         self._heartbeat_interval = heartbeat_interval
+        self._explains = explains
         self._clock = clock
         self.at_most = math.inf
         """Seconds for which anything is remembered at the most, whatever ``cache_seconds`` says."""
@@ -169,6 +172,7 @@ class Registry:
         generation = self._generation
         found = self._rules.find(name) if is_channel_name(name) else None
         if found is None:
+            self._explain(name)
             return None
         config = self._ask(name, found)
         seconds = min(self._cache_seconds, self.at_most)
@@ -182,6 +186,14 @@ class Registry:
                 while len(self._cache) > CACHE_SIZE:
                     self._cache.popitem(last=False)
         return config
+
+    def _explain(self, name: Any) -> None:
+        if not self._explains():
+            return  # In production, whoever likes could fill the log.
+        if is_channel_name(name):
+            log.warning("There is no channel %r: no channel_config fits it.", name)
+        else:
+            log.warning("There is no channel %r: a name looks like '/prefix/rest'.", name)
 
     def _ask(self, name: str, callback: Callable[[], Any]) -> ChannelConfig | None:
         try:

@@ -720,6 +720,7 @@
       this.userId = null;
       this._channels = new Map(); // name -> SharedChannel, those in use
       this._closed = false;
+      this._namespace = namespace;
       this._busy = false;
       this._scheduled = false;
       this._session = 0;
@@ -768,7 +769,7 @@
       };
       socket.on("connect", () => this._connected());
       socket.on("disconnect", (reason) => this._disconnected(reason));
-      socket.on("connect_error", () => this._refused());
+      socket.on("connect_error", (error) => this._refused(error));
       socket.on("hello", (hello) => this._greeted(hello));
       socket.on("diff", routed("takeDiff"));
       socket.on("state", routed("takeState"));
@@ -802,9 +803,13 @@
     }
 
     /** Socket.IO tries again by itself where the network failed, but not where the namespace said no. */
-    _refused() {
+    _refused(error) {
       this._setStatus("offline");
-      if (!this._socket.active) this._reconnect();
+      if (this._socket.active) return;
+      if (this._attempts === 0) {
+        console.warn(`Presence was refused (${error.message}): the server's log says why, or has no namespace ${this._namespace}.`);
+      }
+      this._reconnect();
     }
 
     _reconnect() {

@@ -9,6 +9,8 @@ from .play import play
 from .table import FAULTS
 from .test_short_round import make_ground
 
+pytestmark = pytest.mark.faults
+
 TRIES = 3
 """How often chance may favour a server without a defence."""
 

@@ -14,6 +14,8 @@ from .grounds import DatabaseGround, Ground, RedisGround, SQLiteGround
 from .play import play
 from .table import FAULTS
 
+pytestmark = pytest.mark.faults
+
 SHORT = {
     "redis": [
         "nothing",

@@ -1036,6 +1036,19 @@ test("refused by the namespace, it tries again, less and less often", async () =
   assert.ok(Math.max(...waits) <= 30000 && waits.at(-1) >= 15000, waits.join());
 });
 
+test("refused by the namespace, it says so once in the console, with the namespace's name", async (t) => {
+  const warn = t.mock.method(console, "warn", () => {});
+  socket.active = false;
+
+  for (let time = 0; time < 3; time += 1) {
+    socket.emit("connect_error", new Error("Unable to connect"));
+    await pass(1000);
+  }
+
+  assert.equal(warn.mock.callCount(), 1);
+  assert.match(warn.mock.calls[0].arguments[0], /Unable to connect.*\/presence/);
+});
+
 // ---- healing
 
 test("it beats when the Engine.IO ping arrives, with the positions of its subscriptions", async () => {
