@@ -120,6 +120,7 @@ def _on_own_engine(value: str, app: Flask, settings: Settings) -> Backend:
 
 def _on_app_database(app: Flask, settings: Settings, db: Any, bind_key: str | None) -> Backend:
     from sqlalchemy import event
+    from sqlalchemy.pool.base import ResetStyle
 
     from .backends.sqlalchemy import connect_patiently
 
@@ -138,7 +139,9 @@ def _on_app_database(app: Flask, settings: Settings, db: Any, bind_key: str | No
         db._make_metadata(bind_key)
     # Its own pool, which connects as the app's does: a step of ours never waits for the app's.
     pool = engine.pool.recreate()
-    pool._pre_ping = True  # There is no public way to recreate a pool with another option.
+    # There is no public way to recreate a pool with other options.
+    pool._pre_ping = True
+    pool._reset_on_return = ResetStyle.reset_none
     event.listen(engine, "do_connect", connect_patiently)
     return _sql(engine.url, settings, metadata=db.metadatas[bind_key], pool=pool)
 
@@ -153,7 +156,8 @@ def _sql(url: Any, settings: Settings, *, pool: Any = None, **options: Any) -> B
     elif url.get_backend_name() == "sqlite":
         options_of_pool = {}
     else:
-        options_of_pool = {"pool_pre_ping": True, "pool_timeout": 1}
+        # No reset: each step ends its own transaction, and what comes after that costs time.
+        options_of_pool = {"pool_pre_ping": True, "pool_timeout": 1, "pool_reset_on_return": None}
     try:
         # What people entered with has no place in a log.
         engine = create_engine(url, hide_parameters=True, **options_of_pool)

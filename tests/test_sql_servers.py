@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 from crowd import Asker, Background, Crowd, Watcher
@@ -55,8 +56,9 @@ def database(store: ServerStore) -> Iterator[Database]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the backend wait for whatever it takes, as with a driver that has no limits."""
-    monkeypatch.setattr(dialects.Dialect, "limits", "SET deadlock_timeout = '2s'")
-    monkeypatch.setattr(dialects.MySQLDialect, "limits", "SET @nothing = 1")
+    monkeypatch.setattr(dialects.Dialect, "session", ("SET deadlock_timeout = '2s'",))
+    isolation, _ = dialects.MySQLDialect.session
+    monkeypatch.setattr(dialects.MySQLDialect, "session", (isolation,))
     monkeypatch.setattr(dialects, "BUSY_SECONDS", 60)
     monkeypatch.setattr(dialects, "CONNECT_LIMITS", {})
     monkeypatch.setattr(backend_module, "RETRY_SECONDS", 60)
@@ -214,11 +216,49 @@ def test_the_clock_is_read_after_the_lock(backend: SQLAlchemyBackend, database: 
         assert connection.execute(held_at).scalar_one() >= while_it_waits
 
 
+def test_the_clock_of_mariadb_knows_no_summer_time(
+    mariadb_store: ServerStore, make_app: Any
+) -> None:
+    """A local time is ambiguous for an hour in autumn: leases would end, or be an hour ahead."""
+    app, _ = make_app(PRESENCE_BACKEND=mariadb_store.new_url())
+    backend = app.extensions["presence"].backend
+
+    def zone(connection: sa.Connection) -> Any:
+        return connection.exec_driver_sql("SELECT @@session.time_zone").scalar()
+
+    assert backend._transact(zone) == "+00:00"
+    assert abs(backend._transact(backend.now) - time.time() * 1000) < 60_000
+
+
 def test_steps_are_read_committed_whatever_the_default_is(backend: SQLAlchemyBackend) -> None:
     def level(connection: sa.Connection) -> tuple[str, str | None]:
         return connection.get_isolation_level(), connection.default_isolation_level
 
     assert backend._transact(level) == ("READ COMMITTED", "SERIALIZABLE")
+
+
+def test_mariadb_is_asked_nothing_before_or_after_a_transaction(
+    mariadb_store: ServerStore, make_app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked afterwards would fail when all is done, and each question takes its time."""
+    app, _ = make_app(PRESENCE_BACKEND=mariadb_store.new_url())
+    backend = app.extensions["presence"].backend
+    one = sa.select(1)
+    backend._read(lambda connection: connection.execute(one))
+    asked: list[str] = []
+    execute = pymysql.connections.Connection._execute_command
+
+    def note(self: Any, command: int, sql: Any) -> Any:
+        asked.append(sql.decode() if isinstance(sql, bytes) else sql)
+        return execute(self, command, sql)
+
+    monkeypatch.setattr(pymysql.connections.Connection, "_execute_command", note)
+
+    backend._read(lambda connection: connection.execute(one))
+    backend._transact(lambda connection: connection.execute(one))
+
+    ping = ""
+    assert asked == [ping, "SELECT 1", "COMMIT"] * 2
 
 
 def test_a_limit_in_the_url_is_kept(store: ServerStore, make_app: Any) -> None:

@@ -255,20 +255,17 @@ def test_another_namespace_of_the_same_connection_is_within_reach(make_app: Make
 # Refusals
 
 
-def test_when_somebody_was_last_seen_goes_by_the_clock_of_the_kit(
-    app: Flask, presence: Presence, kit: PresenceKit
-) -> None:
-    ada = kit.connect(auth={"user": "ada"})
-    ada.enter(ROOM)
+def test_when_somebody_was_last_seen_goes_by_the_clock_of_the_kit(make_app: MakeApp) -> None:
+    app, presence = make_app(PRESENCE_LAST_SEEN_RETENTION=600)
+    with PresenceKit(app) as kit, app.app_context():
+        ada = kit.connect(auth={"user": "ada"})
+        ada.enter(ROOM)
 
-    ada.disconnect()
-    with app.app_context():
+        ada.disconnect()
         at_once = presence.last_seen(["ada"])["ada"]
-    kit.clock.advance(90)
-    with app.app_context():
+        kit.clock.advance(90)
         later = presence.last_seen(["ada"])["ada"]
-    kit.clock.advance(app.extensions["presence"].settings.last_seen_retention)
-    with app.app_context():
+        kit.clock.advance(600)
         in_the_end = presence.last_seen(["ada"])["ada"]
 
     assert at_once is not None

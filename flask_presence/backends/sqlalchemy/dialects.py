@@ -67,13 +67,14 @@ class Dialect:
     locks_by_upsert = True
     """Must the first statement on a channel be an insert, lest two steps lock each other out?"""
 
-    limits = (
+    session: tuple[str, ...] = (
         "SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES "
         "('lock_timeout', '1500'), ('statement_timeout', '2000'), "
         "('idle_in_transaction_session_timeout', '5000')) ours (name, value) USING (name) "
-        "WHERE setting = '0'"
+        "WHERE setting = '0'",
     )
-    """Bounds a connection's waiting where nobody has; a process that is frozen keeps no lock."""
+    """What a connection is told when it is made: bounds for its waiting, where nobody has set one;
+    a process that is frozen keeps no lock."""
 
     _insert: Callable[[Table], Any] = staticmethod(postgresql.insert)
 
@@ -89,10 +90,11 @@ class Dialect:
         event.listen(engine, "handle_error", self._note_silence)
 
         @event.listens_for(engine, "connect")
-        def limit(connection: Any, record: Any) -> None:
+        def begin(connection: Any, record: Any) -> None:
             limit_reading(connection, BUSY_SECONDS)
             cursor = connection.cursor()
-            cursor.execute(self.limits)
+            for statement in self.session:
+                cursor.execute(statement)
             cursor.close()
             connection.commit()
 
@@ -109,11 +111,11 @@ class Dialect:
             raise exc.TimeoutError("The database did not answer just now.")
 
     @contextmanager
-    def _connect(self, engine: Engine, isolation_level: str) -> Iterator[Connection]:
+    def _connect(self, engine: Engine) -> Iterator[Connection]:
         self.refuse_while_silent()
         token = _connecting.set(self)
         try:
-            connection = engine.execution_options(isolation_level=isolation_level).connect()
+            connection = engine.connect()
         finally:
             _connecting.reset(token)
         with connection:
@@ -122,13 +124,14 @@ class Dialect:
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
         """A transaction that commits at the end."""
-        with self._connect(engine, "READ COMMITTED") as connection, connection.begin():
+        committed = engine.execution_options(isolation_level="READ COMMITTED")
+        with self._connect(committed) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def reading(self, engine: Engine) -> Iterator[Connection]:
         """A connection on which each statement stands for itself."""
-        with self._connect(engine, "AUTOCOMMIT") as connection:
+        with self._connect(engine.execution_options(isolation_level="AUTOCOMMIT")) as connection:
             yield connection
 
     def upsert(self, table: Table, key: str) -> Any:
@@ -159,14 +162,27 @@ class Dialect:
 
 
 class MySQLDialect(Dialect):
+    """Its drivers ask the server to change the isolation level, and once more to change it back,
+    where an error would come when all is done: so every connection has the one level for good."""
+
     clock = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED)"
     statement_clock = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"
     retried = (1020, 1205, 1213)
-    limits = (
-        "SET SESSION /*M!100300 idle_transaction_timeout = 5, */ "
+    # In universal time: a local clock has one hour of autumn twice.
+    session = (
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION time_zone = '+00:00', /*M!100300 idle_transaction_timeout = 5, */ "
         "innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 1), "
-        "lock_wait_timeout = LEAST(@@lock_wait_timeout, 1)"
+        "lock_wait_timeout = LEAST(@@lock_wait_timeout, 1)",
     )
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        with self._connect(engine) as connection, connection.begin():
+            yield connection
+
+    reading = writing
+    """Where reads are of what is committed, each statement stands for itself all the same."""
 
     def upsert(self, table: Table, key: str) -> Any:
         insert = mysql.insert(table)
