@@ -274,6 +274,8 @@ def check_command(command: list[str], where: str) -> None:
             assert extras[1] is None or f'"{extras[1]}":' in (ROOT / "setup.py").read_text(), where
         case ["gunicorn", *_]:
             assert where.startswith("docs/deployment.md")  # tested in test_deployment.py
+        case ["python", "-m", module]:
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), where
         case ["pytest", *_]:
             pass
         case _:

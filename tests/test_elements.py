@@ -373,7 +373,7 @@ def test_a_refusal_is_an_event(site: Site) -> None:
 
 
 def announcement(page: Page, text: str) -> None:
-    expect(page.locator("presence-users > [role=status]")).to_have_text(text)
+    expect(page.locator("presence-users > [role=status]")).to_have_text(text, timeout=15_000)
 
 
 def test_who_comes_and_goes_within_a_moment_is_one_announcement(site: Site) -> None:

@@ -13,6 +13,9 @@ from .holdings import Holdings
 from .parts import Parts, attempt
 from .states import States
 
+MAX_TOLD = 1000
+"""How many commands of this process's own are remembered; others it obeys once more."""
+
 
 class Commands:
     """Evictions, renewed connections and forgotten configs."""
@@ -110,8 +113,10 @@ class Commands:
 
     def _tell(self, command: Command) -> None:
         number = self._parts.backend.tell(command)
-        if self._holdings.lease.id is not None:
-            self._told_here[number] = command
+        # Also where no lease has begun: its first renewal brings what was told before it.
+        self._told_here[number] = command
+        if len(self._told_here) > MAX_TOLD:
+            self._told_here.pop(min(list(self._told_here)), None)
 
     def obey(self, told: Told, answered: float) -> None:
         """Do what some process told; ``answered`` is when the store brought it."""
