@@ -90,8 +90,8 @@ ORDERS = [
     "*",
     "a:b:c",
     "../../etc/passwd",
-    "{{7*7}}",
-    "${7*7}",
+    "{{1000003*7}}",
+    "${1000003*7}",
     "%s%n",
     "__proto__",
     "<script>alert(1)</script>",
@@ -115,7 +115,7 @@ def test_a_name_that_is_an_order_to_somebody_is_only_text(
     assert (user["id"], user["meta"]) == (text, {text: text})
     page = server.get(f"/page?channel={channel}").text
     assert "<script>alert" not in page
-    assert "49" not in page.split("presence-users")[1]
+    assert "7000021" not in page
 
 
 LINES = ["a\nERROR:root:forged", "a\r\nb", "a\x1b[31mred", "a\u0085b", "a\x00b", "a\x9bb"]
