@@ -71,9 +71,12 @@ def serve(backend: str) -> int:
             "example_app.cluster:create_app()",
         ],
         env=os.environ | {"PRESENCE_BACKEND": backend},
+        # Ctrl-C is for gunicorn's master, which tells the workers: a worker that hears it from both
+        # at the same moment may wait for itself for ever.
+        start_new_session=True,
     )
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: gunicorn.terminate())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: gunicorn.send_signal(number))
     return gunicorn.wait()
 
 
