@@ -150,8 +150,8 @@ def test_occupied_and_vacated_count_users_and_anonymous_clients_together(
 ) -> None:
     channel = presence.channel("/mixed/x")
 
-    channel.enter(None, client_id="a")
-    channel.enter("7", client_id="b")
+    channel.enter("7", client_id="a")
+    channel.enter(None, client_id="b")
     channel.leave(client_id="a")
     channel.enter("8", client_id="c")
     channel.leave(client_id="b")
