@@ -178,10 +178,8 @@ class Tab:
             for event, payload in deed.payload["ops"]:
                 connection.emit(event, payload)
             if deed.kind == "close":
-                # Noted first: a server may be quicker to say so than a busy tab.
-                connection.note("closed", "left")
                 connection.leave_orderly()
-        connection.note("closed", "dropped")
+        connection.note("closed", "left" if deed.kind == "close" else "dropped")
         connection.hang_up()
         self._connect(deed.payload["server"], connection if deed.kind == "reload" else None)
 
