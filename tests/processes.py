@@ -249,9 +249,14 @@ class Redis:
     def start(self) -> None:
         """Start it, also once more on the same port, with what it finds in its directory."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        eventually(self._answers)
+        try:
+            eventually(self._answers)
+        except BaseException:
+            self.stop()
+            raise
 
     def _answers(self) -> bool:
+        assert self._process.poll() is None, "the server ended instead of listening"
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
                 link.sendall(b"PING\r\n")

@@ -479,7 +479,8 @@ def test_a_user_with_no_more_than_the_keys_and_events_of_presence_will_do(
 def test_a_cluster_is_named_as_what_cannot_be_used(
     make: Callable[..., RedisBackend], tmp_path: Path
 ) -> None:
-    cluster = Redis(tmp_path, "--cluster-enabled", "yes")
+    # Its bus would take the port 10,000 above, which may be somebody's outgoing one.
+    cluster = Redis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", free_port())
     backend = make(cluster.url)
 
     said = refusal(backend.check)

@@ -14,10 +14,10 @@ from wire import PATIENCE, Wire
 
 
 class Watched(Server):
-    """Serves `app.py`, which tells what it did and what it keeps."""
+    """Serves `target.py`, which tells what it did and what it keeps."""
 
     def _command(self, port: int) -> list[str]:
-        return [sys.executable, str(Path(__file__).parent / "app.py"), str(port)]
+        return [sys.executable, str(Path(__file__).parent / "target.py"), str(port)]
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE, **options)

@@ -1,4 +1,4 @@
-"""The test app under watch, in a process of its own: ``python attacks/app.py PORT``.
+"""The test app under watch, in a process of its own: ``python attacks/target.py PORT``.
 
 It tells over HTTP what a visitor's words made it do, how much it keeps, and lets a test change who
 may do what while somebody is present.
