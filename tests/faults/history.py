@@ -197,7 +197,8 @@ class History:
         line = self._lines[record.who]
         line.mirror.sent(record.data, record.at)
         self._note_leaves(line, record)
-        self._note_stays(line, record.at)
+        if not line.closed:
+            self._note_stays(line, record.at)
 
     def _note_leaves(self, line: Line, record: Record) -> None:
         if '"leave"' in record.data and line.user is not None:

@@ -74,10 +74,10 @@ def _insist(connection: Connection, event: str, room: str) -> None:
 
 def _drop(connection: Connection, how: str) -> None:
     """Close a connection, unless the server was faster."""
+    connection.note("closed", "lost" if connection.closed.is_set() else how)
     with contextlib.suppress(*ANSWERED):
         if how == "left":
             connection.leave_orderly()
-    connection.note("closed", "lost" if connection.closed.is_set() else how)
     connection.hang_up()
 
 

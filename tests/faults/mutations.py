@@ -22,6 +22,8 @@ from flask_presence.tracker import connections, holdings, lease, loops, releases
 
 HOUR = 3600.0
 SHORT_LEASE: dict[str, Any] = {"PRESENCE_WORKER_TIMEOUT": 3}
+LONG_GRACE: dict[str, Any] = {"PRESENCE_LEAVE_GRACE": 4}
+LONG_BATCHES: dict[str, Any] = {"PRESENCE_BATCH_WINDOW": 1}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def _no_order_in_batches() -> None:
     announce = announcer.Announcer.announce
 
     def late(self: announcer.Announcer, changes: Any) -> None:
-        time.sleep(random.uniform(0, 0.03))
+        time.sleep(random.uniform(0, 0.3))
         announce(self, changes)
 
     _patch(announcer.Announcer, "announce", late)
@@ -83,6 +85,7 @@ def _no_lock_on_channels() -> None:
             columns.vacated,
         )
         found = self._connection.execute(query.where(columns.name == name)).first()
+        time.sleep(0.03)  # For another one to read the same.
         return None if found is None else steps.Counters(*found)
 
     _patch(step.SQLStep, "_find_channel", find)
@@ -171,11 +174,13 @@ MUTATIONS = {
     mutation.name: mutation
     for mutation in [
         Mutation("one epoch", _one_epoch, "redis", "store emptied", "6 unhealed"),
-        Mutation("no order in batches", _no_order_in_batches, "sqlite", "nothing", "6"),
+        Mutation(
+            "no order in batches", _no_order_in_batches, "sqlite", "nothing", "6", LONG_BATCHES
+        ),
         Mutation("begin late", _begin_late, "sqlite", "nothing", "3 twice"),
         Mutation("no lock on channels", _no_lock_on_channels, "postgresql", "nothing", "3 twice"),
         Mutation("endless lease", _endless_lease, "redis", "killed for good", "6 unhealed"),
-        Mutation("no grace", _no_grace, "redis", "nothing", "1 seen leaving"),
+        Mutation("no grace", _no_grace, "redis", "nothing", "1 seen leaving", LONG_GRACE),
         Mutation("no mercy", _no_mercy, "redis", "frozen 5 s", "1 seen leaving", SHORT_LEASE),
         Mutation("forgetful scripts", _forgetful_scripts, "redis", "replies dropped", "3 never"),
         Mutation("blind feed", _blind_feed, "sqlite", "queue down", "6 unhealed"),

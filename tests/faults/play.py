@@ -67,8 +67,8 @@ def play(
     """
     outcomes = {fault.name: Outcome(fault.name, ground.name) for fault in faults}
     began: list[tuple[float, Outcome]] = []
-    needs = _options_of(faults)
-    stage = Stage(ground, seed=seed, **needs | options)
+    needs = _options_of(faults) | options
+    stage = Stage(ground, seed=seed, **needs)
     try:
         with stage:
             if framed:

@@ -177,9 +177,11 @@ class Tab:
         with contextlib.suppress(OSError, websocket.WebSocketException):
             for event, payload in deed.payload["ops"]:
                 connection.emit(event, payload)
-            if deed.kind == "close":
-                connection.leave_orderly()
+        # Before the server can know, and say that they left.
         connection.note("closed", "left" if deed.kind == "close" else "dropped")
+        if deed.kind == "close":
+            with contextlib.suppress(OSError, websocket.WebSocketException):
+                connection.leave_orderly()
         connection.hang_up()
         self._connect(deed.payload["server"], connection if deed.kind == "reload" else None)
 

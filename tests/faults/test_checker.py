@@ -173,6 +173,17 @@ def test_who_leaves_by_another_tab_is_not_seen_leaving(log: Log) -> None:
     assert log.rules() == set()
 
 
+def test_who_says_that_they_leave_is_out_from_then_on(log: Log) -> None:
+    log.add("ada", "closed", "left")
+    log.add("ada", "out", "41/presence,")
+    log.signal("left", "ada", 2, 0, reason="left")
+    log.push("bob", "diff", diff(2, 0, left=[{"id": "ada", "revision": 2}]))
+    read_state(log, revision=2)
+    log.final(revision=2)
+
+    assert log.rules() == set()
+
+
 @pytest.mark.parametrize(("is_faulty", "expected"), [(True, set()), (False, {"1 seen leaving"})])
 def test_who_leaves_while_the_store_has_lost_their_other_tab_is_not_seen_leaving(
     log: Log, is_faulty: bool, expected: set[str]
