@@ -138,7 +138,9 @@ class Database(ABC):
         if self._thawing is not None:
             self._thawing.cancel()
         for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+            # One that served a single connection may have ended with it.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def _pids(self) -> list[int]:
         assert self._process is not None

@@ -308,6 +308,15 @@ class Sentinel(Redis):
                 *("SENTINEL", "DEBUG", "ping-period", 300, "info-period", 100),
                 *("publish-period", 100, "ask-period", 100, "election-timeout", 1000),
             )
+            eventually(lambda: self._has_a_successor(client), patience=2 * PATIENCE)
+
+    def _has_a_successor(self, client: Any) -> bool:
+        """Could the replica take over, as far as the Sentinel knows?"""
+        found = client.execute_command("SENTINEL", "REPLICAS", self.SERVICE)
+        return any(
+            replica["flags"] == "slave" and replica["master-link-status"] == "ok"
+            for replica in map(_fields, found)
+        )
 
     def fail_over(self) -> None:
         """Make the replica the master, and the other way round."""
@@ -332,6 +341,12 @@ class Sentinel(Redis):
         super().stop()
         self.replica.stop()
         self.master.stop()
+
+
+def _fields(reply: Any) -> dict[str, str]:
+    """A reply of names and values, which the client may have paired already."""
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return dict(pairs)
 
 
 class Nginx:

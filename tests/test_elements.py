@@ -477,6 +477,7 @@ def test_hostile_names_are_shown_as_they_are(site: Site, markup: str, when: str)
 
     shows(page, *expected)
     assert page.locator("presence-users script").count() == 0
+    expect(page.locator("presence-users img:visible")).to_have_count(1)  # Once it is loaded.
     links = page.locator("presence-users a[href]").evaluate_all(
         "all => all.map((a) => a.getAttribute('href'))"
     )

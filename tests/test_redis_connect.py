@@ -279,7 +279,7 @@ def test_after_a_failover_everything_goes_on_without_a_restart(
     backend, heard = make(sentinel.url), Heard()
     backend.renew("w1", 60, create=True)
     enter(backend, "c1")
-    backend.server.client.wait(1, 1000)
+    assert backend.server.client.wait(1, 10_000) == 1
     listening = backend.listen(heard)
     running = in_background(listening.run)
     eventually(lambda: can_add(listening))

@@ -164,6 +164,19 @@ def test_a_command_is_heard(backend: RedisBackend, listening: RedisListener, hea
     heard.wait(lambda: heard.commands == 2)
 
 
+def test_a_command_that_is_to_wake_nobody_is_not_heard(
+    backend: RedisBackend, listening: RedisListener, heard: Heard
+) -> None:
+    listening.add(ROOM)
+
+    backend.tell(Command("reload"), wake=False)
+    enter(backend, "ann")
+
+    heard.wait(lambda: heard.changes)
+    assert heard.commands == 1
+    assert len(backend.renew("w1", 60, cursor=0).commands) == 1
+
+
 def test_whoever_discards_a_channel_and_adds_it_at_once_goes_on_hearing(
     backend: RedisBackend, listening: RedisListener, heard: Heard
 ) -> None:

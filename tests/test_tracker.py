@@ -1249,6 +1249,25 @@ def test_who_entered_after_an_eviction_was_told_is_not_evicted_by_it(
     assert here.believed() == here.held() == {Key(ROOM, "late")}
 
 
+def test_other_processes_are_woken_once_the_evicted_are_out(
+    process: Process, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would take them out themselves, and who asked would have nothing to tell of."""
+    tell, told = store.tell, []
+
+    def listen(command: Command, *, wake: bool = True) -> int:
+        told.append((wake, [key for key in process.held() if key.channel == ROOM]))
+        return tell(command, wake=wake)
+
+    process.enter("ada")
+    monkeypatch.setattr(store, "tell", listen)
+
+    changes = process.commands.evict(ROOM, user_id="ada")
+
+    assert [change.user_id for change in changes] == ["ada"]
+    assert told == [(False, [Key(ROOM, "ada")]), (True, [])]
+
+
 def test_an_eviction_that_the_store_did_not_finish_is_told_here_all_the_same(
     process: Process, store: MemoryStore
 ) -> None:

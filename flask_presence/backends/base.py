@@ -369,8 +369,11 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def tell(self, command: Command) -> int:
-        """Number a command for every worker to read with its renewal; kept for ten minutes."""
+    def tell(self, command: Command, *, wake: bool = True) -> int:
+        """Number a command for every worker to read with its renewal; kept for ten minutes.
+
+        :param wake: have workers renew at once, where the store carries events.
+        """
 
     @abstractmethod
     def check(self) -> None:

@@ -307,7 +307,7 @@ class MemoryBackend(StepBackend):
         latest = self.today - milliseconds(self.last_seen_retention)
         self._seen = {user: until for user, until in self._seen.items() if until > latest}
 
-    def tell(self, command: Command) -> int:
+    def tell(self, command: Command, *, wake: bool = True) -> int:
         with self._lock:
             self._told = max(self._told + 1, self.now)
             self._commands.append((self._told, self.now, command))

@@ -81,13 +81,13 @@ class Commands:
         """Take out a user of one channel or all, or everyone of one channel."""
         command = Command("evict", channel, user_id=user_id, reason=reason)
         # Told first: a worker that misses a member after this knows why and does not put it back.
-        self._tell(command)
+        # None is woken yet: it would itself take out those of whom this one is to tell.
+        self._tell(command, wake=False)
         try:
             evicted = self._evict_everywhere(channel, user_id, reason)
             # Whoever entered while this was done is out too: one too many agrees with what they
             # are told, one too few would not. Other processes need the later moment for that.
-            if evicted:
-                self._tell(command)
+            self._tell(command)
         finally:
             # The renewal skips what was told here: it must be done, whatever the store did.
             self._obey(command, self._parts.clock())
@@ -111,8 +111,8 @@ class Commands:
             evicted += changes
         return evicted
 
-    def _tell(self, command: Command) -> None:
-        number = self._parts.backend.tell(command)
+    def _tell(self, command: Command, *, wake: bool = True) -> None:
+        number = self._parts.backend.tell(command, wake=wake)
         # Also where no lease has begun: its first renewal brings what was told before it.
         self._told_here[number] = command
         if len(self._told_here) > MAX_TOLD:

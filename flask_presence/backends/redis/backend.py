@@ -360,7 +360,7 @@ class RedisBackend(Backend):
             if not more:
                 return dropped
 
-    def tell(self, command: Command) -> int:
+    def tell(self, command: Command, *, wake: bool = True) -> int:
         fields = [
             command.kind,
             command.channel,
@@ -368,7 +368,7 @@ class RedisBackend(Backend):
             command.client_id,
             command.reason,
         ]
-        _, number = self.server.run_once("tell", json.dumps(fields))
+        _, number = self.server.run_once("tell", json.dumps(fields), int(wake))
         return int(number)
 
     def check(self) -> None:

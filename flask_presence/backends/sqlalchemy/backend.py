@@ -646,7 +646,7 @@ class SQLAlchemyBackend(StepBackend):
 
         return self._read(work)
 
-    def tell(self, command: Command) -> int:
+    def tell(self, command: Command, *, wake: bool = True) -> int:
         commands = self.tables.commands
 
         def work(connection: Connection) -> int:

@@ -1,5 +1,5 @@
--- Numbers a command for every worker, and wakes them.
--- ARGV   command
+-- Numbers a command for every worker, and may wake them.
+-- ARGV   command, 1 to wake workers
 -- reply  ok, number
 local said = recall()
 if said then
@@ -11,5 +11,7 @@ local last = redis.call('ZREVRANGE', key('commands'), 0, 0, 'WITHSCORES')[2]
 local number = math.max((tonumber(last) or 0) + 1, now)
 redis.call('ZADD', key('commands'), number, cjson.encode({number, now, ARGV[7]}))
 keep_alive(key('commands'), keep)
-redis.call('PUBLISH', events .. ':commands', tostring(number))
+if ARGV[8] == '1' then
+  redis.call('PUBLISH', events .. ':commands', tostring(number))
+end
 return answer({'ok', tostring(number)})
