@@ -3,6 +3,7 @@ backend of your own keeps the contract: subclass it."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .client import Heartbeat, PresenceTestClient, Refused
@@ -28,9 +29,11 @@ def __getattr__(name: str) -> Any:
     """Import the contract only where it is asked for: pytest is no dependency of an app."""
     if name != "BackendContract":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import pytest
+    module = f"{__name__}.contract"
+    if module not in sys.modules:
+        import pytest
 
-    pytest.register_assert_rewrite(f"{__name__}.contract")
+        pytest.register_assert_rewrite(module)
     from .contract import BackendContract
 
     return BackendContract
