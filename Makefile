@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FAULTS_SHORT = $(BIN)/python -m pytest -m faults --numprocesses 2 --dist loadgroup tests/faults
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TYPESCRIPT := typescript@5.9.3
 TSC := node_modules/.bin/tsc
@@ -19,7 +20,7 @@ help:
 	@echo "make docs   build the documentation: build/docs/index.html"
 	@echo "make test   install what the tests need, then run linters and all tests, as CI does"
 	@echo "make faults kill, freeze, cut and empty real servers and stores for 20 minutes, and check what holds"
-	@echo "make faults-short    some of that in four minutes, and without defences: each must be missed"
+	@echo "make faults-short    some of that in four minutes, and without defences: each must be missed; part of test"
 	@echo "make load   5,000 clients on one server for five minutes"
 	@echo "make fuzz   send 100,000 mutated frames to a server of each kind, about ten minutes each"
 	@echo "make lint   only ruff, mypy and the import contracts"
@@ -36,14 +37,16 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
 	@echo "Open build/docs/index.html"
 
-# pytest comes last: CI reads its closing line.
+# All tests come last: CI reads their closing line. Faults come before them, for they need a machine
+# that is not busy with others.
 test: debian lint $(TSC)
 	node --test tests/js/*.test.*js
 	$(TSC) -p tests/js/types
+	$(FAULTS_SHORT)
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
 faults-short: debian $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m faults --numprocesses 2 --dist loadgroup tests/faults
+	$(FAULTS_SHORT)
 
 faults: debian $(VENV)/test.stamp
 	cd tests && ../$(BIN)/python -m faults

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from .folding import fold
 from .history import Final, History, Seen, Signal, Stay
 from .journal import Record
+from .mirror import UNKNOWN
 
 GRACE_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
@@ -120,6 +121,8 @@ def _misplaced(final: Final, channel: str, state: Any, *, turned: bool) -> Itera
     for user in state.get("users", ()):
         metas = held.get(user["id"], ())
         given = [meta for meta in metas if meta is not None] or [{}]
+        if UNKNOWN in given:
+            continue
         if user["id"] not in held:
             yield f"{user['id']} is shown, and no client is in"
         elif user["meta"] not in given and not (turned and None in metas):

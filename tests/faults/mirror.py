@@ -13,6 +13,8 @@ NAMESPACE = "/presence,"
 
 State = Mapping[str, Any]
 Payload = dict[str, Any]
+UNKNOWN: Any = object()
+"""A meta that was given or not: what was asked for was answered with a doubt."""
 
 
 class Watch:
@@ -199,7 +201,8 @@ class Mirror:
     def _learn_enter(self, at: float, payload: Payload, answer: Any) -> None:
         channel = payload["channel"]
         # Without one, what it gave before stays.
-        self.entered[channel] = payload.get("meta", self.entered.get(channel))
+        before = UNKNOWN if channel in self.uncertain else self.entered.get(channel)
+        self.entered[channel] = payload.get("meta", before)
         self.uncertain.discard(channel)
         self.lost.pop(channel, None)
 

@@ -5,7 +5,6 @@ Each is patched into a server process before its app is made.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from sqlalchemy import select
 from flask_presence.backends import base, steps
 from flask_presence.backends.redis import server as redis_server
 from flask_presence.backends.sqlalchemy import dialects, step
-from flask_presence.delivery import announcer, feed, rooms, wire
+from flask_presence.delivery import feed, rooms, wire
 from flask_presence.tracker import connections, holdings, lease, loops, releases, tracker
 
 HOUR = 3600.0
@@ -49,15 +48,8 @@ def _one_epoch() -> None:
 
 
 def _no_order_in_batches() -> None:
-    """Changes are batched as they come, not by their revisions."""
-    announce = announcer.Announcer.announce
-
-    def late(self: announcer.Announcer, changes: Any) -> None:
-        time.sleep(random.uniform(0, 0.3))
-        announce(self, changes)
-
-    _patch(announcer.Announcer, "announce", late)
-    _patch(wire, "_parts_of", lambda changes: [changes])
+    """Changes are batched without a look at their revisions, the last one first."""
+    _patch(wire, "_parts_of", lambda changes: [changes[::-1]])
 
 
 def _begin_late() -> None:
@@ -180,7 +172,7 @@ MUTATIONS = {
         Mutation("begin late", _begin_late, "sqlite", "nothing", "3 twice"),
         Mutation("no lock on channels", _no_lock_on_channels, "postgresql", "nothing", "3 twice"),
         Mutation("endless lease", _endless_lease, "redis", "killed for good", "6 unhealed"),
-        Mutation("no grace", _no_grace, "redis", "nothing", "1 seen leaving", LONG_GRACE),
+        Mutation("no grace", _no_grace, "redis", "nothing", "1 ", LONG_GRACE),
         Mutation("no mercy", _no_mercy, "redis", "frozen 5 s", "1 seen leaving", SHORT_LEASE),
         Mutation("forgetful scripts", _forgetful_scripts, "redis", "replies dropped", "3 never"),
         Mutation("blind feed", _blind_feed, "sqlite", "queue down", "6 unhealed"),

@@ -18,7 +18,7 @@ import websocket
 from wire import Wire
 
 from .journal import Journal
-from .mirror import Mirror
+from .mirror import UNKNOWN, Mirror
 from .plan import VIEWABLE, Deed, Op, Payload, Planner, info_of, operations_of
 
 UPKEEP_SECONDS = 1.1
@@ -272,4 +272,4 @@ class Tab:
 
 
 def _entering(channel: str, meta: Any) -> Payload:
-    return {"channel": channel} | ({} if meta is None else {"meta": meta})
+    return {"channel": channel} | ({} if meta in (None, UNKNOWN) else {"meta": meta})

@@ -235,6 +235,23 @@ def test_a_meta_that_nobody_gave_is_misplaced(log: Log) -> None:
     assert "1 misplaced" in log.rules()
 
 
+@pytest.mark.parametrize(("error", "expected"), [("unavailable", set()), (None, {"1 misplaced"})])
+def test_a_meta_that_may_have_been_given_is_not_misplaced(
+    log: Log, error: str | None, expected: set[str]
+) -> None:
+    shown = {"meta": {"n": 1}}
+    number = log.ask("ada", "update", {"channel": ROOM} | (shown if error else {"meta": {"n": 2}}))
+    log.signal("updated", "ada", 2, 1, **shown)
+    log.push("bob", "diff", diff(2, 1, updated=[entry("ada", 2) | shown]))
+    log.answer("ada", number, **({"ok": False, "error": error} if error else {}))
+    log.call("ada", "enter", {"channel": ROOM})
+    last = state("ada", revision=2)
+    last["users"][0] |= shown
+    log.add("stage", "final", {"states": {ROOM: last}})
+
+    assert log.rules() == expected
+
+
 def test_a_revision_that_was_told_twice_is_found(log: Log) -> None:
     log.signal("entered", "ada", 1, 1)
 
