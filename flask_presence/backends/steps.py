@@ -80,6 +80,10 @@ class Counters:
         are_ids([self.epoch], channel)
         are_whole([self.revision, self.writes, self.count, self.anonymous], channel)
 
+    @property
+    def is_empty(self) -> bool:
+        return self.count + self.anonymous == 0
+
 
 class Seen(NamedTuple):
     """What others see of a user."""
@@ -161,6 +165,15 @@ class Lease(NamedTuple):
         return self.until <= now and (self.status == DRAINED or not spared)
 
 
+class Opening(NamedTuple):
+    """What a step begins with: the channel, the rows asked for, and whether the worker named may
+    hold members."""
+
+    counters: Counters | None
+    rows: Sequence[Row]
+    may_hold: bool = True
+
+
 class Step(Protocol):
     """One atomic step of a store, as `StepBackend` needs it. Nothing is written if it raises."""
 
@@ -168,15 +181,26 @@ class Step(Protocol):
     def now(self) -> int:
         """The store's clock in milliseconds, read after the channel was locked."""
 
-    def lock_channel(self, name: str, epoch: str | None) -> Counters | None:
-        """Lock a channel, making it where ``epoch`` is given and there is none."""
+    def open(
+        self,
+        name: str,
+        *,
+        epoch: str | None = None,
+        users: Collection[str] = (),
+        clients: Collection[str] = (),
+        worker: str | None = None,
+    ) -> Opening:
+        """Lock a channel, making it where ``epoch`` is given and there is none; with all rows of
+        these users and of these clients.
 
-    def save_channel(self, name: str, counters: Counters) -> None: ...
+        :param worker: its lease stays as it is found until the step ends.
+        """
 
-    def rows(
-        self, name: str, *, users: Collection[str] = (), clients: Collection[str] = ()
-    ) -> list[Row]:
-        """All rows of these users and of these clients."""
+    def save_channel(self, name: str, counters: Counters) -> None:
+        """Write the counters; a channel that is empty now is vacated now."""
+
+    def rows(self, name: str, users: Collection[str]) -> Sequence[Row]:
+        """All rows of these users."""
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
         """Any rows of the channel."""
@@ -192,9 +216,6 @@ class Step(Protocol):
 
     def keep_seen(self, until: Mapping[str, int | None]) -> None:
         """Keep until when users were seen, ``None`` being now; where that is kept at all."""
-
-    def may_hold(self, worker: str) -> bool:
-        """Is the worker's lease there? It stays so until the step ends."""
 
     def lease(self, worker: str) -> Lease | None: ...
 
@@ -271,8 +292,6 @@ class Scene:
         if self._new:
             self.step.insert_rows(self.channel, list(self._new.values()))
         if self.counters != self._found:
-            empty = self.counters.count + self.counters.anonymous == 0
-            self.counters.vacated = self.step.now if empty else None
             self.step.save_channel(self.channel, self.counters)
         if self.seen_until:
             self.step.keep_seen(self.seen_until)
@@ -337,9 +356,7 @@ class StepBackend(Backend):
         max_users: int | None = None,
     ) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            scene = _open_for([member], step, epoch)
-            if worker is not None and not step.may_hold(worker):
-                raise WorkerGone(f"The store holds no lease for worker {worker}.")
+            scene = _open_for([member], step, epoch, worker)
             own = scene.row(member.client_id)
             if own is not None and own.user_id != member.user_id:
                 raise ClientIdTaken(
@@ -357,9 +374,7 @@ class StepBackend(Backend):
         self, channel: str, members: Sequence[Member], *, epoch: str, worker: str
     ) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            scene = _open_for(members, step, epoch)
-            if not step.may_hold(worker):
-                raise WorkerGone(f"The store holds no lease for worker {worker}.")
+            scene = _open_for(members, step, epoch, worker)
             for member in members:
                 row = scene.row(member.client_id) or _entered(scene, member, None)
                 scene.put(_held(row, step, worker, None), healed=True)
@@ -369,8 +384,7 @@ class StepBackend(Backend):
 
     def update(self, channel: str, client_id: str, meta: str) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            counters = step.lock_channel(channel, None)
-            own = step.rows(channel, clients=[client_id]) if counters else []
+            counters, own, _ = step.open(channel, clients=[client_id])
             if counters is None or not own:
                 raise NotPresent(f"Client {client_id!r} is not in {channel}.")
             scene = _scene_of(step, channel, counters, own)
@@ -389,11 +403,10 @@ class StepBackend(Backend):
         worker: str | None = None,
     ) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            counters = step.lock_channel(channel, None)
+            users = [] if user_id is None else [user_id]
+            counters, found, _ = step.open(channel, users=users, clients=client_ids)
             if counters is None:
                 return []
-            users = [] if user_id is None else [user_id]
-            found = step.rows(channel, users=users, clients=client_ids)
             gone = [
                 row
                 for row in found
@@ -416,15 +429,13 @@ class StepBackend(Backend):
         reason: Reason | None = None,
     ) -> Evicted:
         def step(step: Step) -> Evicted:
-            counters = step.lock_channel(channel, None)
+            named = (user_id, client_id)
+            users, clients = ([value] if value is not None else [] for value in named)
+            counters, gone, _ = step.open(channel, users=users, clients=clients)
             if counters is None:
                 return Evicted([], False, False)
             if user_id is None and client_id is None:
                 gone = step.some_rows(channel, SLICE)
-            else:
-                named = (user_id, client_id)
-                users, clients = ([value] if value is not None else [] for value in named)
-                gone = step.rows(channel, users=users, clients=clients)
             scene = _scene_of(step, channel, counters, gone)
             changes = scene.take_out(gone, lambda rows: reason or _eviction(rows))
             held = any(row.worker is not None for row in gone)
@@ -434,7 +445,7 @@ class StepBackend(Backend):
 
     def settle(self, channel: str) -> Pruned:
         def step(step: Step) -> Pruned:
-            counters = step.lock_channel(channel, None)
+            counters, _, _ = step.open(channel)
             if counters is None:
                 # Members whose channel the store lost: nobody saw them, nobody sees them leave.
                 stray = step.some_rows(channel, SLICE)
@@ -457,12 +468,16 @@ class StepBackend(Backend):
         return self.run(step)
 
 
-def _open_for(members: Sequence[Member], step: Step, epoch: str) -> Scene:
+def _open_for(members: Sequence[Member], step: Step, epoch: str, worker: str | None) -> Scene:
     channel = members[0].channel
-    counters = step.lock_channel(channel, epoch)
-    assert counters is not None
     users = {member.user_id for member in members if member.user_id is not None}
-    rows = step.rows(channel, users=users, clients=[member.client_id for member in members])
+    clients = [member.client_id for member in members]
+    counters, rows, may_hold = step.open(
+        channel, epoch=epoch, users=users, clients=clients, worker=worker
+    )
+    assert counters is not None
+    if not may_hold:
+        raise WorkerGone(f"The store holds no lease for worker {worker}.")
     return Scene(step, channel, counters, rows)
 
 
@@ -477,7 +492,7 @@ def _scene_of(
     """A scene with these rows and all others of the same users, which are read unless given."""
     if others is None:
         users = {row.user_id for row in rows if row.user_id is not None}
-        others = step.rows(channel, users=users) if users else []
+        others = step.rows(channel, users) if users else []
     return Scene(step, channel, counters, {row.client_id: row for row in [*rows, *others]}.values())
 
 

@@ -96,10 +96,10 @@ class SQLAlchemyBackend(StepBackend):
         self.engine = engine
         self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
         self.dialect = dialect_of(engine)
-        self.statements = Statements(self.tables, self.dialect)
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
+        self.statements = Statements(self.tables, self.dialect, self._now)
         self._read_clock = Statement(select(self._now))
         self.seen = Seen(self)
 
@@ -116,14 +116,15 @@ class SQLAlchemyBackend(StepBackend):
     # Connections
 
     def run(self, step: Callable[[Step], T]) -> T:
-        def work(connection: Connection) -> T:
-            return step(SQLStep(self, connection))
+        def work() -> T:
+            with self._noticing_absence(), self.dialect.stepping(self.engine) as transaction:
+                return step(SQLStep(self, transaction))
 
         try:
-            return self._transact(work)
+            return self._retrying(work)
         except Damaged as damage:
             self._forget(damage)
-        return self._transact(work)
+        return self._retrying(work)
 
     def _forget(self, damage: Damaged) -> None:
         """Let a damaged channel begin anew."""
@@ -138,13 +139,21 @@ class SQLAlchemyBackend(StepBackend):
         self._transact(work)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in one transaction; again after a deadlock, or after making the tables."""
+        """Run ``work`` in one transaction."""
+
+        def transact() -> T:
+            with self._noticing_absence(), self.dialect.writing(self.engine) as connection:
+                return work(connection)
+
+        return self._retrying(transact)
+
+    def _retrying(self, work: Callable[[], T]) -> T:
+        """Run ``work``, a transaction; again after a deadlock, or after making the tables."""
         made_tables = False
         began = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             try:
-                with self._noticing_absence(), self.dialect.writing(self.engine) as connection:
-                    return work(connection)
+                return work()
             except exc.DBAPIError as error:
                 if self._makes_tables and not made_tables and self._is_missing_table(error):
                     made_tables = True
