@@ -227,7 +227,9 @@ class MemoryBackend(StepBackend):
                 return Reading(State(channel), [])
             if self._has_due(channel):
                 return Reading(None, self.settle(channel).changes)
-            return Reading(replace(self._counted(channel), users=users_of(found.rows.values())), [])
+            return Reading(
+                replace(self._counted(channel), users=users_of(list(found.rows.values()))), []
+            )
 
     def count(self, channel: str) -> Reading:
         with self._lock:

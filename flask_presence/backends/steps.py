@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from operator import attrgetter
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
-from ..model import Change, Kind, Member, Reason, User
+from ..model import Change, Kind, Member, Reason, User, users_from
 from ..protocol import load_object, load_objects
 from .base import SLICE, Backend, Evicted, Pruned
 from .stored import are_ids, are_whole
@@ -54,14 +54,35 @@ class Row(NamedTuple):
         return (self.client_id,) if self.user_id is None else self.user_id
 
 
+Columns = Mapping[str, Sequence[Any]]
+"""Many rows, by the names of their fields."""
+
+
+def columns_of(rows: Sequence[Row]) -> Columns:
+    """The rows, field by field."""
+    if not rows:
+        return dict.fromkeys(Row._fields, ())
+    return dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
+
+
 def check_rows(rows: Sequence[Row], channel: str) -> None:
     """Raise `Damaged` where a channel's rows are not as presence wrote them."""
-    are_ids([row.client_id for row in rows], channel)
-    are_ids([row.user_id for row in rows if row.user_id is not None], channel)
-    for numbers in ("place", "named", "wrote", "deadline", "held_at"):
-        found = map(attrgetter(numbers), rows)
-        may_lack = numbers in ("deadline", "held_at")
-        are_whole([one for one in found if not (may_lack and one is None)], channel)
+    if rows:
+        check_columns(columns_of(rows), channel)
+
+
+def check_columns(columns: Columns, channel: str) -> None:
+    """The same of rows that are there field by field."""
+    are_ids(columns["client_id"], channel)
+    are_ids(_known(columns["user_id"]), channel)
+    for numbers in ("place", "named", "wrote"):
+        are_whole(columns[numbers], channel)
+    for moments in ("deadline", "held_at"):
+        are_whole(_known(columns[moments]), channel)
+
+
+def _known(values: Sequence[Any]) -> Sequence[Any]:
+    return [value for value in values if value is not None] if None in values else values
 
 
 @dataclass(slots=True)
@@ -108,39 +129,34 @@ def seen(rows: Collection[Row]) -> Seen | None:
     return Seen(info, writer.meta if writer.wrote and writer.meta is not None else "{}")
 
 
-class Shown(NamedTuple):
-    """A user as they are shown, with their place in the order; info and meta are still text."""
-
-    place: int
-    user_id: str
-    info: str
-    meta: str
-
-
-def shown_of(rows: Sequence[Row]) -> Shown:
-    """How the user is shown whom these rows belong to."""
-    what = seen(rows)
-    row = rows[0]
-    assert what is not None
-    assert row.user_id is not None
-    return Shown(row.place, row.user_id, what.info, what.meta)
-
-
-def users_of(rows: Iterable[Row]) -> tuple[User, ...]:
+def users_of(rows: Sequence[Row]) -> tuple[User, ...]:
     """The users that these rows of one channel belong to, in the order of entering."""
+    return users_in(columns_of(rows))
+
+
+def users_in(columns: Columns) -> tuple[User, ...]:
+    """The same of rows that are there field by field."""
+    users, places = columns["user_id"], columns["place"]
+    if None in users or len({*users}) < len(users) or sorted(places) != list(places):
+        columns = columns_of(_one_each(map(Row, *columns.values())))
+    infos = load_objects(columns["info"])
+    metas = load_objects(["{}" if meta is None else meta for meta in columns["meta"]])
+    return users_from(columns["user_id"], infos, metas)
+
+
+def _one_each(rows: Iterable[Row]) -> list[Row]:
+    """A row for each user in the order of entering, with what others see of them."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.user_id is not None:
             groups.setdefault(row.user_id, []).append(row)
-    return users_in_order(map(shown_of, groups.values()))
+    return sorted(map(_as_seen, groups.values()), key=attrgetter("place", "user_id"))
 
 
-def users_in_order(shown: Iterable[Shown]) -> tuple[User, ...]:
-    """Users in the order of entering."""
-    order = sorted(shown)
-    infos = load_objects([one.info for one in order])
-    metas = load_objects([one.meta for one in order])
-    return tuple(map(User, [one.user_id for one in order], infos, metas))
+def _as_seen(rows: Sequence[Row]) -> Row:
+    what = seen(rows)
+    assert what is not None
+    return rows[0] if len(rows) == 1 else rows[0]._replace(info=what.info, meta=what.meta)
 
 
 class Lease(NamedTuple):
