@@ -6,7 +6,10 @@ dicts, those of `Identity` and `Member` canonical JSON text, as the stores keep 
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["entered", "updated", "left"]
@@ -57,6 +60,16 @@ class User:
     id: str
     info: dict[str, Any] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+def users_from(
+    ids: Sequence[str], infos: Iterable[dict[str, Any]], metas: Iterable[dict[str, Any]]
+) -> tuple[User, ...]:
+    """Many users at once, in half the time: to make one of a frozen class takes a call a field."""
+    users = tuple(map(object.__new__, repeat(User, len(ids))))
+    for name, values in (("id", ids), ("info", infos), ("meta", metas)):
+        deque(map(User.__dict__[name].__set__, users, values), maxlen=0)
+    return users
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
 from typing import Any
 
 from .errors import BadRequest
@@ -86,7 +85,11 @@ def are_plain_ids(values: Sequence[Any]) -> bool:
         return False
     # No character has more than four bytes.
     longest = max(map(len, values), default=0)
-    return all(values) and 4 * longest <= MAX_NAME_BYTES and _CONTROL.search(joined) is None
+    return (
+        all(values)
+        and 4 * longest <= MAX_NAME_BYTES
+        and (joined.isprintable() or _CONTROL.search(joined) is None)
+    )
 
 
 def check_event(name: Any) -> str:
@@ -166,8 +169,11 @@ def load_objects(texts: Sequence[str]) -> list[dict[str, Any]]:
     All at once where all are flat, which most are: a brace at each end, and none between.
     """
     try:
-        if _are_flat(texts):
-            values: list[dict[str, Any]] = _STORED.decode(f"[{','.join(texts)}]")
+        if {*texts} == {"{}"}:
+            return [{} for _ in texts]
+        joined = _SEPARATOR.join(texts)
+        if _are_flat(joined, texts):
+            values: list[dict[str, Any]] = _STORED.decode(f"[{joined}]")
             return values
     except (TypeError, ValueError):
         # One is damaged, which is said by itself.
@@ -175,16 +181,21 @@ def load_objects(texts: Sequence[str]) -> list[dict[str, Any]]:
     return [load_object(text) for text in texts]
 
 
-def _are_flat(texts: Sequence[str]) -> bool:
-    joined = ",".join(texts)
+_SEPARATOR = ",\n"
+"""No JSON as it is stored has a line break in it: where there is one, there a text ends."""
+
+
+def _are_flat(joined: str, texts: Sequence[str]) -> bool:
     joined.encode()
+    ends = len(texts) - 1
     return (
-        all(map(str.startswith, texts, repeat("{")))
-        and all(map(str.endswith, texts, repeat("}")))
+        joined.startswith("{")
+        and joined.endswith("}")
+        and joined.count("\n") == joined.count("},\n{") == ends
         and joined.count("{") == len(texts)
         and "[" not in joined
         and "\\" not in joined
-        and max(map(len, texts), default=0) < HUGE_DIGITS
+        and max(map(len, texts)) < HUGE_DIGITS
     )
 
 

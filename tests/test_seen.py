@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ from stores import Store
 
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.backends.sqlalchemy import backend as backend_module
+from flask_presence.backends.sqlalchemy.transaction import Transaction
 from flask_presence.model import Member
 
 USERS = [f"user {number}" for number in range(20)]
@@ -38,12 +39,19 @@ def fill(backend: SQLAlchemyBackend, *channels: str) -> None:
 def statements(backend: SQLAlchemyBackend, act: Callable[[], Any]) -> list[str]:
     """What is sent to the database meanwhile: each text once for all the rows that go with it."""
     sent: list[str] = []
+    run = Transaction._run
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         sent.append(" ".join(statement.split()[:3]))
 
+    def note_step(self: Transaction, statements: Sequence[tuple[str, Any]]) -> Any:
+        sent.extend(" ".join(statement.split()[:3]) for statement, _ in statements)
+        return run(self, statements)
+
     sa.event.listen(backend.engine, "before_cursor_execute", note)
-    act()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transaction, "_run", note_step)
+        act()
     sa.event.remove(backend.engine, "before_cursor_execute", note)
     return sent
 

@@ -21,6 +21,7 @@ from .steps import (
     LOST,
     Counters,
     Lease,
+    Opening,
     Row,
     Step,
     StepBackend,
@@ -226,7 +227,9 @@ class MemoryBackend(StepBackend):
                 return Reading(State(channel), [])
             if self._has_due(channel):
                 return Reading(None, self.settle(channel).changes)
-            return Reading(replace(self._counted(channel), users=users_of(found.rows.values())), [])
+            return Reading(
+                replace(self._counted(channel), users=users_of(list(found.rows.values()))), []
+            )
 
     def count(self, channel: str) -> Reading:
         with self._lock:
@@ -370,18 +373,29 @@ class _MemoryStep:
     def now(self) -> int:
         return self._backend.now
 
-    def lock_channel(self, name: str, epoch: str | None) -> Counters | None:
+    def open(
+        self,
+        name: str,
+        *,
+        epoch: str | None = None,
+        users: Collection[str] = (),
+        clients: Collection[str] = (),
+        worker: str | None = None,
+    ) -> Opening:
         channel = self._backend._channels.get(name)
         if channel is not None:
-            return replace(channel.counters)
-        return None if epoch is None else Counters(epoch)
+            counters: Counters | None = replace(channel.counters)
+        else:
+            counters = None if epoch is None else Counters(epoch)
+        lease = None if worker is None else self.lease(worker)
+        may_hold = worker is None or (lease is not None and lease.status == ALIVE)
+        return Opening(counters, self.rows(name, users, clients), may_hold)
 
     def save_channel(self, name: str, counters: Counters) -> None:
+        counters.vacated = self.now if counters.is_empty else None
         self._backend._channels[name].counters = counters
 
-    def rows(
-        self, name: str, *, users: Collection[str] = (), clients: Collection[str] = ()
-    ) -> list[Row]:
+    def rows(self, name: str, users: Collection[str], clients: Collection[str] = ()) -> list[Row]:
         channel = self._backend._channels.get(name)
         if channel is None:
             return []
@@ -419,10 +433,6 @@ class _MemoryStep:
         now, today, seen = self.now, self._backend.today, self._backend._seen
         for user_id, at in until.items():
             seen[user_id] = max(seen.get(user_id, 0), today if at is None else today - now + at)
-
-    def may_hold(self, worker: str) -> bool:
-        lease = self._backend._leases.get(worker)
-        return lease is not None and lease.status == ALIVE
 
     def lease(self, worker: str) -> Lease | None:
         return self._backend._leases.get(worker)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from operator import attrgetter
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import ChannelFull, ClientIdTaken, NotPresent, WorkerGone
-from ..model import Change, Kind, Member, Reason, User
+from ..model import Change, Kind, Member, Reason, User, users_from
 from ..protocol import load_object, load_objects
 from .base import SLICE, Backend, Evicted, Pruned
 from .stored import are_ids, are_whole
@@ -54,14 +54,35 @@ class Row(NamedTuple):
         return (self.client_id,) if self.user_id is None else self.user_id
 
 
+Columns = Mapping[str, Sequence[Any]]
+"""Many rows, by the names of their fields."""
+
+
+def columns_of(rows: Sequence[Row]) -> Columns:
+    """The rows, field by field."""
+    if not rows:
+        return dict.fromkeys(Row._fields, ())
+    return dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
+
+
 def check_rows(rows: Sequence[Row], channel: str) -> None:
     """Raise `Damaged` where a channel's rows are not as presence wrote them."""
-    are_ids([row.client_id for row in rows], channel)
-    are_ids([row.user_id for row in rows if row.user_id is not None], channel)
-    for numbers in ("place", "named", "wrote", "deadline", "held_at"):
-        found = map(attrgetter(numbers), rows)
-        may_lack = numbers in ("deadline", "held_at")
-        are_whole([one for one in found if not (may_lack and one is None)], channel)
+    if rows:
+        check_columns(columns_of(rows), channel)
+
+
+def check_columns(columns: Columns, channel: str) -> None:
+    """The same of rows that are there field by field."""
+    are_ids(columns["client_id"], channel)
+    are_ids(_known(columns["user_id"]), channel)
+    for numbers in ("place", "named", "wrote"):
+        are_whole(columns[numbers], channel)
+    for moments in ("deadline", "held_at"):
+        are_whole(_known(columns[moments]), channel)
+
+
+def _known(values: Sequence[Any]) -> Sequence[Any]:
+    return [value for value in values if value is not None] if None in values else values
 
 
 @dataclass(slots=True)
@@ -79,6 +100,10 @@ class Counters:
         """Raise `Damaged` where they are not as presence wrote them."""
         are_ids([self.epoch], channel)
         are_whole([self.revision, self.writes, self.count, self.anonymous], channel)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.count + self.anonymous == 0
 
 
 class Seen(NamedTuple):
@@ -104,39 +129,34 @@ def seen(rows: Collection[Row]) -> Seen | None:
     return Seen(info, writer.meta if writer.wrote and writer.meta is not None else "{}")
 
 
-class Shown(NamedTuple):
-    """A user as they are shown, with their place in the order; info and meta are still text."""
-
-    place: int
-    user_id: str
-    info: str
-    meta: str
-
-
-def shown_of(rows: Sequence[Row]) -> Shown:
-    """How the user is shown whom these rows belong to."""
-    what = seen(rows)
-    row = rows[0]
-    assert what is not None
-    assert row.user_id is not None
-    return Shown(row.place, row.user_id, what.info, what.meta)
-
-
-def users_of(rows: Iterable[Row]) -> tuple[User, ...]:
+def users_of(rows: Sequence[Row]) -> tuple[User, ...]:
     """The users that these rows of one channel belong to, in the order of entering."""
+    return users_in(columns_of(rows))
+
+
+def users_in(columns: Columns) -> tuple[User, ...]:
+    """The same of rows that are there field by field."""
+    users, places = columns["user_id"], columns["place"]
+    if None in users or len({*users}) < len(users) or sorted(places) != list(places):
+        columns = columns_of(_one_each(map(Row, *columns.values())))
+    infos = load_objects(columns["info"])
+    metas = load_objects(["{}" if meta is None else meta for meta in columns["meta"]])
+    return users_from(columns["user_id"], infos, metas)
+
+
+def _one_each(rows: Iterable[Row]) -> list[Row]:
+    """A row for each user in the order of entering, with what others see of them."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.user_id is not None:
             groups.setdefault(row.user_id, []).append(row)
-    return users_in_order(map(shown_of, groups.values()))
+    return sorted(map(_as_seen, groups.values()), key=attrgetter("place", "user_id"))
 
 
-def users_in_order(shown: Iterable[Shown]) -> tuple[User, ...]:
-    """Users in the order of entering."""
-    order = sorted(shown)
-    infos = load_objects([one.info for one in order])
-    metas = load_objects([one.meta for one in order])
-    return tuple(map(User, [one.user_id for one in order], infos, metas))
+def _as_seen(rows: Sequence[Row]) -> Row:
+    what = seen(rows)
+    assert what is not None
+    return rows[0] if len(rows) == 1 else rows[0]._replace(info=what.info, meta=what.meta)
 
 
 class Lease(NamedTuple):
@@ -161,6 +181,15 @@ class Lease(NamedTuple):
         return self.until <= now and (self.status == DRAINED or not spared)
 
 
+class Opening(NamedTuple):
+    """What a step begins with: the channel, the rows asked for, and whether the worker named may
+    hold members."""
+
+    counters: Counters | None
+    rows: Sequence[Row]
+    may_hold: bool = True
+
+
 class Step(Protocol):
     """One atomic step of a store, as `StepBackend` needs it. Nothing is written if it raises."""
 
@@ -168,15 +197,26 @@ class Step(Protocol):
     def now(self) -> int:
         """The store's clock in milliseconds, read after the channel was locked."""
 
-    def lock_channel(self, name: str, epoch: str | None) -> Counters | None:
-        """Lock a channel, making it where ``epoch`` is given and there is none."""
+    def open(
+        self,
+        name: str,
+        *,
+        epoch: str | None = None,
+        users: Collection[str] = (),
+        clients: Collection[str] = (),
+        worker: str | None = None,
+    ) -> Opening:
+        """Lock a channel, making it where ``epoch`` is given and there is none; with all rows of
+        these users and of these clients.
 
-    def save_channel(self, name: str, counters: Counters) -> None: ...
+        :param worker: its lease stays as it is found until the step ends.
+        """
 
-    def rows(
-        self, name: str, *, users: Collection[str] = (), clients: Collection[str] = ()
-    ) -> list[Row]:
-        """All rows of these users and of these clients."""
+    def save_channel(self, name: str, counters: Counters) -> None:
+        """Write the counters; a channel that is empty now is vacated now."""
+
+    def rows(self, name: str, users: Collection[str]) -> Sequence[Row]:
+        """All rows of these users."""
 
     def some_rows(self, name: str, limit: int) -> list[Row]:
         """Any rows of the channel."""
@@ -192,9 +232,6 @@ class Step(Protocol):
 
     def keep_seen(self, until: Mapping[str, int | None]) -> None:
         """Keep until when users were seen, ``None`` being now; where that is kept at all."""
-
-    def may_hold(self, worker: str) -> bool:
-        """Is the worker's lease there? It stays so until the step ends."""
 
     def lease(self, worker: str) -> Lease | None: ...
 
@@ -271,8 +308,6 @@ class Scene:
         if self._new:
             self.step.insert_rows(self.channel, list(self._new.values()))
         if self.counters != self._found:
-            empty = self.counters.count + self.counters.anonymous == 0
-            self.counters.vacated = self.step.now if empty else None
             self.step.save_channel(self.channel, self.counters)
         if self.seen_until:
             self.step.keep_seen(self.seen_until)
@@ -337,9 +372,7 @@ class StepBackend(Backend):
         max_users: int | None = None,
     ) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            scene = _open_for([member], step, epoch)
-            if worker is not None and not step.may_hold(worker):
-                raise WorkerGone(f"The store holds no lease for worker {worker}.")
+            scene = _open_for([member], step, epoch, worker)
             own = scene.row(member.client_id)
             if own is not None and own.user_id != member.user_id:
                 raise ClientIdTaken(
@@ -357,9 +390,7 @@ class StepBackend(Backend):
         self, channel: str, members: Sequence[Member], *, epoch: str, worker: str
     ) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            scene = _open_for(members, step, epoch)
-            if not step.may_hold(worker):
-                raise WorkerGone(f"The store holds no lease for worker {worker}.")
+            scene = _open_for(members, step, epoch, worker)
             for member in members:
                 row = scene.row(member.client_id) or _entered(scene, member, None)
                 scene.put(_held(row, step, worker, None), healed=True)
@@ -369,8 +400,7 @@ class StepBackend(Backend):
 
     def update(self, channel: str, client_id: str, meta: str) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            counters = step.lock_channel(channel, None)
-            own = step.rows(channel, clients=[client_id]) if counters else []
+            counters, own, _ = step.open(channel, clients=[client_id])
             if counters is None or not own:
                 raise NotPresent(f"Client {client_id!r} is not in {channel}.")
             scene = _scene_of(step, channel, counters, own)
@@ -389,11 +419,10 @@ class StepBackend(Backend):
         worker: str | None = None,
     ) -> list[Change]:
         def step(step: Step) -> list[Change]:
-            counters = step.lock_channel(channel, None)
+            users = [] if user_id is None else [user_id]
+            counters, found, _ = step.open(channel, users=users, clients=client_ids)
             if counters is None:
                 return []
-            users = [] if user_id is None else [user_id]
-            found = step.rows(channel, users=users, clients=client_ids)
             gone = [
                 row
                 for row in found
@@ -416,15 +445,13 @@ class StepBackend(Backend):
         reason: Reason | None = None,
     ) -> Evicted:
         def step(step: Step) -> Evicted:
-            counters = step.lock_channel(channel, None)
+            named = (user_id, client_id)
+            users, clients = ([value] if value is not None else [] for value in named)
+            counters, gone, _ = step.open(channel, users=users, clients=clients)
             if counters is None:
                 return Evicted([], False, False)
             if user_id is None and client_id is None:
                 gone = step.some_rows(channel, SLICE)
-            else:
-                named = (user_id, client_id)
-                users, clients = ([value] if value is not None else [] for value in named)
-                gone = step.rows(channel, users=users, clients=clients)
             scene = _scene_of(step, channel, counters, gone)
             changes = scene.take_out(gone, lambda rows: reason or _eviction(rows))
             held = any(row.worker is not None for row in gone)
@@ -434,7 +461,7 @@ class StepBackend(Backend):
 
     def settle(self, channel: str) -> Pruned:
         def step(step: Step) -> Pruned:
-            counters = step.lock_channel(channel, None)
+            counters, _, _ = step.open(channel)
             if counters is None:
                 # Members whose channel the store lost: nobody saw them, nobody sees them leave.
                 stray = step.some_rows(channel, SLICE)
@@ -457,12 +484,16 @@ class StepBackend(Backend):
         return self.run(step)
 
 
-def _open_for(members: Sequence[Member], step: Step, epoch: str) -> Scene:
+def _open_for(members: Sequence[Member], step: Step, epoch: str, worker: str | None) -> Scene:
     channel = members[0].channel
-    counters = step.lock_channel(channel, epoch)
-    assert counters is not None
     users = {member.user_id for member in members if member.user_id is not None}
-    rows = step.rows(channel, users=users, clients=[member.client_id for member in members])
+    clients = [member.client_id for member in members]
+    counters, rows, may_hold = step.open(
+        channel, epoch=epoch, users=users, clients=clients, worker=worker
+    )
+    assert counters is not None
+    if not may_hold:
+        raise WorkerGone(f"The store holds no lease for worker {worker}.")
     return Scene(step, channel, counters, rows)
 
 
@@ -477,7 +508,7 @@ def _scene_of(
     """A scene with these rows and all others of the same users, which are read unless given."""
     if others is None:
         users = {row.user_id for row in rows if row.user_id is not None}
-        others = step.rows(channel, users=users) if users else []
+        others = step.rows(channel, users) if users else []
     return Scene(step, channel, counters, {row.client_id: row for row in [*rows, *others]}.values())
 
 

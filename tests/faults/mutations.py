@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
-
 from flask_presence.backends import base, steps
 from flask_presence.backends.redis import server as redis_server
 from flask_presence.backends.sqlalchemy import dialects, step
+from flask_presence.backends.sqlalchemy.transaction import Transaction
 from flask_presence.delivery import feed, rooms, wire
 from flask_presence.tracker import connections, holdings, lease, loops, releases, tracker
 
@@ -56,32 +55,25 @@ def _begin_late() -> None:
     """SQLite locks where something is written, not where the transaction begins."""
 
     @contextmanager
-    def writing(self: dialects.SQLiteDialect, engine: Any) -> Iterator[Any]:
-        with self._writer, engine.connect() as connection, connection.begin():
-            yield connection
+    def stepping(self: dialects.SQLiteDialect, engine: Any) -> Iterator[Any]:
+        with self._writer, engine.connect() as connection, Transaction(connection) as transaction:
+            yield transaction
 
-    _patch(dialects.SQLiteDialect, "writing", writing)
+    _patch(dialects.SQLiteDialect, "stepping", stepping)
 
 
 def _no_lock_on_channels() -> None:
     """Two steps read the same counters of a channel."""
-
-    def find(self: step.SQLStep, name: str) -> steps.Counters | None:
-        columns = self._tables.channels.c
-        query = select(
-            columns.epoch,
-            columns.revision,
-            columns.writes,
-            columns.count,
-            columns.anonymous,
-            columns.vacated,
-        )
-        found = self._connection.execute(query.where(columns.name == name)).first()
-        time.sleep(0.03)  # For another one to read the same.
-        return None if found is None else steps.Counters(*found)
-
-    _patch(step.SQLStep, "_find_channel", find)
     _patch(dialects.Dialect, "locks_by_upsert", False)
+    _patch(dialects.Dialect, "lock_row", lambda self, select: select)
+    begin = step.SQLStep.open
+
+    def open_and_wait(self: step.SQLStep, *args: Any, **options: Any) -> Any:
+        opening = begin(self, *args, **options)
+        time.sleep(0.03)  # For another one to read the same.
+        return opening
+
+    _patch(step.SQLStep, "open", open_and_wait)
 
 
 def _endless_lease() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
@@ -41,22 +41,22 @@ from ..steps import (
     LOST,
     Counters,
     Lease,
-    Row,
     Step,
     StepBackend,
-    check_rows,
     milliseconds,
     moment,
-    users_of,
+    users_in,
 )
 from ..stored import Damaged, is_id, is_whole, told_of
 from .dialects import dialect_of
 from .expressions import Expressions
 from .models import Models, map_models
 from .seen import Seen
-from .statements import ROW_COLUMNS, Statement, Statements
+from .state import everything, lease_of, stored_of
+from .statements import Statement, Statements
 from .step import SQLStep
 from .tables import Tables
+from .transaction import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,11 @@ class SQLAlchemyBackend(StepBackend):
         self.engine = engine
         self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
         self.dialect = dialect_of(engine)
-        self.statements = Statements(self.tables, self.dialect)
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
+        self.statements = Statements(self.tables, self.dialect, self._now)
+        self._everything = everything(self.tables, self._now)
         self._read_clock = Statement(select(self._now))
         self.seen = Seen(self)
 
@@ -116,14 +117,15 @@ class SQLAlchemyBackend(StepBackend):
     # Connections
 
     def run(self, step: Callable[[Step], T]) -> T:
-        def work(connection: Connection) -> T:
-            return step(SQLStep(self, connection))
+        def work() -> T:
+            with self._noticing_absence(), self.dialect.stepping(self.engine) as transaction:
+                return step(SQLStep(self, transaction))
 
         try:
-            return self._transact(work)
+            return self._retrying(work)
         except Damaged as damage:
             self._forget(damage)
-        return self._transact(work)
+        return self._retrying(work)
 
     def _forget(self, damage: Damaged) -> None:
         """Let a damaged channel begin anew."""
@@ -138,13 +140,21 @@ class SQLAlchemyBackend(StepBackend):
         self._transact(work)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in one transaction; again after a deadlock, or after making the tables."""
+        """Run ``work`` in one transaction."""
+
+        def transact() -> T:
+            with self._noticing_absence(), self.dialect.writing(self.engine) as connection:
+                return work(connection)
+
+        return self._retrying(transact)
+
+    def _retrying(self, work: Callable[[], T]) -> T:
+        """Run ``work``, a transaction; again after a deadlock, or after making the tables."""
         made_tables = False
         began = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             try:
-                with self._noticing_absence(), self.dialect.writing(self.engine) as connection:
-                    return work(connection)
+                return work()
             except exc.DBAPIError as error:
                 if self._makes_tables and not made_tables and self._is_missing_table(error):
                     made_tables = True
@@ -371,7 +381,7 @@ class SQLAlchemyBackend(StepBackend):
         """The leases of all workers, by worker; there are few of them."""
         workers = self.tables.workers
         query = select(workers.c.id, workers.c.status, workers.c.lease, workers.c.timeout)
-        return {row[0]: _lease(row[1:]) or NO_LEASE for row in connection.execute(query)}
+        return {row[0]: lease_of(*row[1:]) for row in connection.execute(query)}
 
     def workers_over(self, leases: Mapping[str, Lease], now: int) -> list[str]:
         """Those whose members are due."""
@@ -467,44 +477,25 @@ class SQLAlchemyBackend(StepBackend):
         return self._state(channel)
 
     def _state(self, channel: str) -> Reading:
-        found = self._read(lambda connection: self._select_state(connection, channel))
-        if not found:
+        question = self._everything.of(here=channel)
+        found = self._read(lambda connection: next(Transaction(connection).ask(question)))
+        stored = stored_of(found, channel)
+        if stored is None:
             return Reading(State(channel), [])
-        epoch, revision, count, anonymous, now = found[0][:5]
-        Counters(epoch, revision, 0, count, anonymous).check(channel)
-        rows = [Row._make(row[8:]) for row in found if row[8] is not None]
-        check_rows(rows, channel)
-        # One row of each worker has its lease.
-        holding = {row.worker: place for place, row in enumerate(rows) if row.worker is not None}
-        leases = {worker: _lease(found[place][5:8]) for worker, place in holding.items()}
-        if self._is_over(leases.values(), now) or any(
-            row.deadline is not None and row.deadline <= now for row in rows
-        ):
+        counters, members, leases, now = stored
+        if self._clock is not None:
+            now = int(self._clock() * 1000)
+        deadlines = {*members["deadline"]} - {None}
+        if self._is_over(leases.values(), now) or min(deadlines, default=now + 1) <= now:
             self._mark_orphans({worker for worker, lease in leases.items() if lease is None})
             return Reading(None, self.settle(channel).changes)
-        return Reading(State(channel, epoch, revision, count, anonymous, users_of(rows)), [])
+        shown = (counters.epoch, counters.revision, counters.count, counters.anonymous)
+        return Reading(State(channel, *shown, users_in(members)), [])
 
     def _is_over(self, leases: Iterable[Lease | None], now: int) -> bool:
         """Is the lease of one of these workers over? So is one that the store lost."""
         spared = self.spares_leases
         return any(lease is None or lease.is_over(now, spared=spared) for lease in leases)
-
-    def _select_state(self, connection: Connection, channel: str) -> Sequence[Any]:
-        """Everything in one statement: two could pair one revision with another one's members."""
-        channels, members, workers = self.tables.channels, self.tables.members, self.tables.workers
-        query = (
-            select(
-                *[channels.c[name] for name in ("epoch", "revision", "count", "anonymous")],
-                self.clock(),
-                *[workers.c[name] for name in ("status", "lease", "timeout")],
-                *[members.c[name] for name in ROW_COLUMNS],
-            )
-            .outerjoin_from(channels, members, members.c.channel == channels.c.name)
-            .outerjoin(workers, workers.c.id == members.c.worker)
-            .where(channels.c.name == channel)
-            .order_by(members.c.place)
-        )
-        return connection.execute(query).all()
 
     def _mark_orphans(self, workers: Collection[str]) -> None:
         """Members of workers that the store lost are due like those of a worker that died."""
@@ -695,14 +686,3 @@ class SQLAlchemyBackend(StepBackend):
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-NO_LEASE = Lease(LOST, 0, 0)
-
-
-def _lease(columns: Sequence[Any]) -> Lease | None:
-    """The lease in these columns; one that somebody else wrote is over."""
-    if columns[0] is None:
-        return None
-    _, until, timeout = columns
-    return Lease(*columns) if is_whole(until) and is_whole(timeout) else NO_LEASE

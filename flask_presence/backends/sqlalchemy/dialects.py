@@ -17,6 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from .limits import limit_reading
+from .transaction import Transaction, kind_of
 
 BUSY_SECONDS = 2.0
 """How long a step waits for another one's lock, or for an answer, before it gives up."""
@@ -67,6 +68,11 @@ class Dialect:
     locks_by_upsert = True
     """Must the first statement on a channel be an insert, lest two steps lock each other out?"""
 
+    upsert_returns = True
+    """Can that statement tell the row as well?"""
+
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
     session: tuple[str, ...] = (
         "SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES "
         "('lock_timeout', '1500'), ('statement_timeout', '2000'), "
@@ -80,12 +86,14 @@ class Dialect:
 
     def __init__(self) -> None:
         self._silent_until = float("-inf")
+        self._transaction = Transaction
 
     def after_fork(self) -> None:
         """Let go of locks that a thread of the parent process held."""
 
     def prepare(self, engine: Engine) -> None:
         """Set up the engine's connections, before the first one is made."""
+        self._transaction = kind_of(engine)
         event.listen(engine, "do_connect", connect_patiently)
         event.listen(engine, "handle_error", self._note_silence)
 
@@ -134,6 +142,20 @@ class Dialect:
         with self._connect(engine.execution_options(isolation_level="AUTOCOMMIT")) as connection:
             yield connection
 
+    @contextmanager
+    def stepping(self, engine: Engine) -> Iterator[Transaction]:
+        """A transaction like that of `writing`, for a step."""
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        with (
+            self._connect(autocommit) as connection,
+            self._transaction(connection, self.begin, "COMMIT") as transaction,
+        ):
+            yield transaction
+
+    def lock_row(self, select: Select[Any]) -> Select[Any]:
+        """Keep all others from the rows until the step is over."""
+        return select.with_for_update()
+
     def upsert(self, table: Table, key: str) -> Any:
         """An insert that changes nothing where there is the row, and locks it if rows can be."""
         insert = postgresql.insert(table)
@@ -168,6 +190,7 @@ class MySQLDialect(Dialect):
     clock = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED)"
     statement_clock = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"
     retried = (1020, 1205, 1213)
+    upsert_returns = False
     # In universal time: a local clock has one hour of autumn twice.
     session = (
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -180,6 +203,11 @@ class MySQLDialect(Dialect):
     def writing(self, engine: Engine) -> Iterator[Connection]:
         with self._connect(engine) as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def stepping(self, engine: Engine) -> Iterator[Transaction]:
+        with self.writing(engine) as connection, Transaction(connection) as transaction:
+            yield transaction
 
     reading = writing
     """Where reads are of what is committed, each statement stands for itself all the same."""
@@ -216,6 +244,7 @@ class SQLiteDialect(Dialect):
     statement_clock = clock
     greatest, least = "max", "min"
     locks_by_upsert = False
+    begin = "BEGIN IMMEDIATE"
     _insert = staticmethod(sqlite.insert)
 
     def __init__(self) -> None:
@@ -254,18 +283,32 @@ class SQLiteDialect(Dialect):
                 raise exc.DisconnectionError("The database file was replaced.")
 
         @event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
+        def begin_writing(connection: Connection) -> None:
             if connection.get_execution_options().get("presence_writes"):
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                connection.exec_driver_sql(self.begin)
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
-        if not self._writer.acquire(timeout=BUSY_SECONDS):
-            raise exc.TimeoutError("The database is busy.")
-        try:
+        with self._alone():
             connection = engine.execution_options(presence_writes=True).connect()
             with connection, connection.begin():
                 yield connection
+
+    @contextmanager
+    def stepping(self, engine: Engine) -> Iterator[Transaction]:
+        with (
+            self._alone(),
+            engine.connect() as connection,
+            Transaction(connection, self.begin, "COMMIT") as transaction,
+        ):
+            yield transaction
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._writer.acquire(timeout=BUSY_SECONDS):
+            raise exc.TimeoutError("The database is busy.")
+        try:
+            yield
         finally:
             self._writer.release()
 

@@ -33,22 +33,16 @@ class Seen:
         self._backend = backend
         self._seen = backend.tables.seen
         self._upsert = backend.dialect.upsert_latest(self._seen, "user_id", "at")
-        self._keep_now = Statement(
+        self.keep_now = Statement(
             self._upsert.values(user_id=bindparam("whose"), at=backend.clock())
         )
+        """Keeps that a user was seen until now, by the database's clock."""
 
     def keep(self, connection: Connection, until: Mapping[str, int]) -> None:
         """Keep until when users were seen, where it is later than before."""
         # In the order of their ids, lest two steps lock each other out.
         rows = [{"user_id": user_id, "at": moment} for user_id, moment in sorted(until.items())]
         connection.execute(self._upsert, rows)
-
-    def keep_now(self, connection: Connection, user_id: str) -> None:
-        """Keep that a user was seen until now."""
-        if self._backend.has_clock:
-            self.keep(connection, {user_id: self._backend.now(connection)})
-        else:
-            self._keep_now.run(connection, whose=user_id)
 
     def read(self, connection: Connection, user_ids: Collection[str]) -> dict[str, int]:
         """Until when those were seen who ever were, in one statement: who leaves between two

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Table, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, CursorResult
 
 from ..steps import Counters, Row
@@ -28,13 +28,20 @@ class Statement:
         self._sql = ""
         self._order: Sequence[str] | None = None
 
+    def of(self, **values: Any) -> Question:
+        """The statement with its values, by name."""
+        return Question(self, values)
+
     def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
-        """Run it with its values, by name."""
+        """Run it by itself."""
+        return connection.exec_driver_sql(*self.of(**values).bound(connection))
+
+    def bind(self, connection: Connection, values: dict[str, Any]) -> tuple[str, Any]:
+        """Its text and its parameters, as the driver wants them."""
         if not self._sql:
             self._compile(connection)
         order = self._order
-        parameters = values if order is None else tuple(values[name] for name in order)
-        return connection.exec_driver_sql(self._sql, parameters)
+        return self._sql, values if order is None else tuple([values[name] for name in order])
 
     def _compile(self, connection: Connection) -> None:
         compiled = self._element.compile(dialect=connection.dialect, column_keys=self._columns)
@@ -42,38 +49,46 @@ class Statement:
         self._sql = str(compiled)
 
 
-class Statements:
-    """What steps do to one channel, one user, one client."""
+class Question(NamedTuple):
+    """A statement and its values."""
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+    statement: Statement
+    values: dict[str, Any]
+
+    def bound(self, connection: Connection) -> tuple[str, Any]:
+        return self.statement.bind(connection, self.values)
+
+
+class Statements:
+    """What steps do to one channel, one user, one client.
+
+    :param clock: the store's, in a statement.
+    """
+
+    def __init__(self, tables: Tables, dialect: Dialect, clock: ColumnElement[int]) -> None:
         channels, members, workers = tables.channels, tables.members, tables.workers
         named = channels.c.name == bindparam("named")
-        counters = ("revision", "writes", "count", "anonymous")
-        new = ("name", "epoch", *counters)
-        self.find_channel = Statement(
-            select(*_columns(channels, COUNTER_COLUMNS)).where(named).with_for_update()
-        )
+        counted = ("revision", "writes", "count", "anonymous")
+        new = ("name", "epoch", *counted)
+        counters = [channels.c[name] for name in COUNTER_COLUMNS]
+        self.find_channel = Statement(dialect.lock_row(select(*counters).where(named)))
         self.add_channel = Statement(insert(channels), new)
-        self.lock_channel = Statement(dialect.upsert(channels, "name"), new)
-        self.save_channel = Statement(update(channels).where(named), (*counters, "vacated"))
+        upsert = dialect.upsert(channels, "name")
+        self.make_channel = Statement(upsert, new)
+        """Locks it where there is one."""
+        self.make_and_find_channel = Statement(upsert.returning(*counters, clock), new)
+        """The same, and tells the counters and the time, which is read after the lock."""
+        self.save_channel = Statement(update(channels).where(named), (*counted, "vacated"))
+        vacated = update(channels).where(named).values(vacated=clock)
+        self.vacate_channel = Statement(vacated, counted)
         here = members.c.channel == bindparam("here")
         its = members.c.client_id == bindparam("its")
-        self.rows_of_user = Statement(
-            _rows(members).where(here, members.c.user_id == bindparam("whose"))
-        )
-        self.rows_of_client = Statement(_rows(members).where(here, its))
+        rows = dialect.lock_row(select(*[members.c[name] for name in ROW_COLUMNS]))
+        self.rows_of_user = Statement(rows.where(here, members.c.user_id == bindparam("whose")))
+        self.rows_of_client = Statement(rows.where(here, its))
         self.add_row = Statement(insert(members), ("channel", *ROW_COLUMNS))
         self.replace_row = Statement(update(members).where(here, its), ROW_COLUMNS)
         self.delete_row = Statement(delete(members).where(here, its))
         self.lease_status = Statement(
             dialect.lock_lease(select(workers.c.status).where(workers.c.id == bindparam("worker")))
         )
-
-
-def _columns(table: Table, names: Sequence[str]) -> list[Any]:
-    return [table.c[name] for name in names]
-
-
-def _rows(members: Table) -> Select[Any]:
-    # Locked, because who touches or releases a member does not lock its channel.
-    return select(*_columns(members, ROW_COLUMNS)).with_for_update()
