@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from .errors import BadRequest
-from .model import ANONYMOUS, Identity
+from .model import ANONYMOUS, NO_GROUPS, Identity
 from .protocol import check_id, dump_object
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Hooks:
             groups = self.groups(user)
             if isinstance(groups, (str, bytes)):
                 raise TypeError(f"user_groups must return an iterable of ids, not {groups!r}")
-            return frozenset(map(str, groups))
+            return frozenset(map(str, groups)) or NO_GROUPS
         except Exception:
             log.exception("user_groups raised for user %s", user_id)
-        return frozenset()
+        return NO_GROUPS

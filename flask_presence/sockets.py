@@ -248,7 +248,7 @@ class Sockets:
         self._transport = transport
         self._runtime = runtime
         self._clock = clock
-        self._limiters: dict[str, RateLimiter | None] = {}
+        self._limiters: dict[str, RateLimiter] = {}
         self._operations: dict[type, Callable[[str, Any], Acknowledgement]] = {
             protocol.Enter: self._enter,
             protocol.Leave: self._leave,
@@ -288,7 +288,8 @@ class Sockets:
                 # It closed meanwhile, and nobody will say so again.
                 return False
             self._tracker.start()
-            self._limiters[sid] = limiter
+            if limiter is not None:
+                self._limiters[sid] = limiter
             is_real = self._transport.is_connected(sid)
             self._tracker.connections.connect(sid, identity, is_real=is_real)
         except Exception:

@@ -532,6 +532,18 @@ def test_a_diff_goes_out_in_both_forms_each_to_its_room(crosses_processes: bool)
     assert compare(feed, Position("e", 1)) == ([], {})
 
 
+def test_a_diff_is_counted_by_those_of_this_process_who_are_told() -> None:
+    rooms = Rooms(Transport(crosses_processes=True), Feed())
+    (diff,) = diffs_of([change("entered", 1)])
+
+    nobody = rooms.send_diff(diff)
+    for client_id in ("a", "b"):
+        rooms.subscribe(client_id, ROOM, count_only=False)
+
+    assert nobody == 0
+    assert rooms.send_diff(diff) == 2
+
+
 def test_without_subscribers_a_diff_is_sent_only_where_other_processes_may_have_some() -> None:
     (diff,) = diffs_of([change("entered", 1)])
     alone, among_others = Transport(), Transport(crosses_processes=True)
@@ -585,9 +597,44 @@ def no_context() -> Iterator[None]:
     yield
 
 
-def announcer_with(transport: Transport, *, window: float) -> Announcer:
+class Naps:
+    """The sleep of the background work: each is noted, and ends when a test says so."""
+
+    def __init__(self) -> None:
+        self.lengths: list[float] = []
+        self._began = threading.Semaphore(0)
+        self._may_end = threading.Semaphore(0)
+
+    def __call__(self, seconds: float) -> None:
+        self.lengths.append(seconds)
+        self._began.release()
+        assert self._may_end.acquire(timeout=PATIENCE)
+
+    def await_next(self) -> float:
+        assert self._began.acquire(timeout=PATIENCE)
+        return self.lengths[-1]
+
+    def end(self) -> None:
+        self._may_end.release()
+
+
+@contextmanager
+def running(announcer: Announcer, naps: Naps) -> Iterator[None]:
+    announcer.begin(Wake())
+    runner = threading.Thread(target=announcer.run, args=(naps,), daemon=True)
+    runner.start()
+    yield
+    announcer.end()
+    for _ in range(3):
+        naps.end()
+    runner.join(PATIENCE)
+    assert not runner.is_alive()
+
+
+def announcer_with(transport: Transport, *, window: float, audience: int = 1) -> Announcer:
     rooms = Rooms(transport, Feed())
-    rooms.subscribe("a", ROOM, count_only=False)
+    for number in range(audience):
+        rooms.subscribe(f"client{number}", ROOM, count_only=False)
     return Announcer(rooms, sender=object(), app_context=no_context, window=window)
 
 
@@ -655,6 +702,85 @@ def test_a_burst_of_changes_within_one_window_is_one_diff() -> None:
     announcer.end()
     runner.join(PATIENCE)
     assert not runner.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("audience", "seconds"), [(1, 0), (250, 0), (1000, 0.15), (2500, 0.45), (5000, 0.45)]
+)
+def test_after_a_diff_that_many_were_told_there_is_a_pause_in_proportion(
+    audience: int, seconds: float
+) -> None:
+    """Invariant 10: a channel that never rests leaves time for everything else."""
+    announcer, naps = announcer_with(Transport(), window=0.05, audience=audience), Naps()
+    with running(announcer, naps):
+        announcer.announce(burst(1))
+        window = naps.await_next()
+
+        naps.end()
+        pause = naps.await_next()
+
+        assert window == 0.05
+        assert pause == pytest.approx(seconds)
+
+
+def test_what_comes_within_the_pause_is_one_diff() -> None:
+    transport, naps = Transport(), Naps()
+    announcer = announcer_with(transport, window=0.05, audience=1000)
+    with running(announcer, naps):
+        first, *others = burst(5)
+        announcer.announce([first])
+        naps.await_next()
+        naps.end()
+        naps.await_next()
+
+        for each in others:
+            announcer.announce([each])
+        naps.end()
+        naps.await_next()
+        naps.end()
+        naps.await_next()
+
+    diffs = transport.sent_to(full_room(ROOM))
+    assert [diff["revisions"] for diff in diffs] == [[[1, 1]], [[2, 5]]]
+
+
+def test_what_comes_within_the_pause_is_not_lost_when_the_background_work_ends() -> None:
+    transport, naps = Transport(), Naps()
+    announcer = announcer_with(transport, window=0.05, audience=1000)
+    with running(announcer, naps):
+        first, second = burst(2)
+        announcer.announce([first])
+        naps.await_next()
+        naps.end()
+        naps.await_next()
+
+        announcer.announce([second])
+
+    diffs = transport.sent_to(full_room(ROOM))
+    assert [diff["revisions"] for diff in diffs] == [[[1, 1]], [[2, 2]]]
+
+
+def test_what_is_announced_while_a_diff_is_sent_is_not_lost_when_the_work_ends() -> None:
+    transport, naps = Transport(), Naps()
+    announcer = announcer_with(transport, window=0.05)
+    emit = transport.emit
+    first, second = burst(2)
+
+    def end_meanwhile(*args: Any, **options: Any) -> None:
+        transport.emit = emit  # type: ignore[method-assign]
+        announcer.announce([second])
+        announcer.end()
+        emit(*args, **options)
+
+    transport.emit = end_meanwhile  # type: ignore[method-assign]
+    with running(announcer, naps):
+        announcer.announce([first])
+        for _ in range(3):
+            naps.await_next()
+            naps.end()
+
+    diffs = transport.sent_to(full_room(ROOM))
+    assert [diff["revisions"] for diff in diffs] == [[[1, 1]], [[2, 2]]]
 
 
 def test_what_gathered_is_not_lost_when_the_background_work_ends() -> None:

@@ -148,6 +148,13 @@ def test_the_info_and_groups_are_those_of_the_user_object_that_was_loaded() -> N
     assert seen == [user, user]
 
 
+def test_all_who_are_in_no_group_share_what_says_so() -> None:
+    """An empty set of one's own would be a tenth of what a connection costs."""
+    first, second = (identify(hooks(groups=lambda user: []), user) for user in "78")
+
+    assert first.group_ids is second.group_ids
+
+
 def test_nobody_s_info_and_groups_are_asked_for() -> None:
     def unexpected(user: Any) -> Any:
         raise AssertionError("there is no user")

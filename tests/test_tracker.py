@@ -6,6 +6,7 @@ test says so. Numbers in docstrings are those of the invariants.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -235,7 +236,7 @@ class Process:
         return self.tracker._parts.clients.find(client_id)
 
     def lost(self) -> dict[str, set[str]]:
-        return {client.id: client.lost for client in self.tracker._parts.clients.all()}
+        return {client.id: set(client.lost) for client in self.tracker._parts.clients.all()}
 
     def inbox(self, client_id: str, *events: str) -> list[Any]:
         inbox = self.transport.inboxes.get(client_id, [])
@@ -1624,6 +1625,15 @@ def test_what_was_given_up_is_not_remembered(process: Process, store: MemoryStor
     process.reconcile()
 
     assert process.client("ada").uncertain == {}
+
+
+def test_a_client_that_is_surely_in_keeps_no_memory_for_doubts(process: Process) -> None:
+    process.enter("ada")
+    process.enter("ada", "/room/2")
+
+    doubts = process.client("ada").uncertain
+
+    assert sys.getsizeof(doubts) == sys.getsizeof({})
 
 
 def test_who_enters_while_the_reconcile_gives_it_up_is_in(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -27,25 +26,20 @@ def measure(rounds: int, seconds: float) -> list[Line]:
         ]
 
 
-@contextmanager
-def subscribed(server: Running, size: int, **options: Any) -> Iterator[tuple[Crowd, Any]]:
-    """A crowd of which each subscribes to three channels, and what each of them would send as a
-    heartbeat."""
-    with Crowd(server.port, size, **options) as crowd:
-        positions: dict[Link, dict[str, Any]] = {link: {} for link in crowd.links}
-        for step in range(3):
-            names = {link: f"/room/{(link.number + step) % ROOMS}" for link in crowd.links}
-            answers = crowd.ask_all("subscribe", partial(_channel, names))
-            for link, answer in zip(crowd.links, answers, strict=True):
-                state = answer["state"]
-                positions[link][names[link]] = [state["epoch"], state["revision"]]
-        yield (
-            crowd,
-            {
-                link: event("heartbeat", {"positions": places}, number=1234)
-                for link, places in positions.items()
-            },
-        )
+def subscribe(crowd: Crowd) -> dict[Link, bytes]:
+    """Have each subscribe to three channels: what each of them sends as a heartbeat from then
+    on."""
+    positions: dict[Link, dict[str, Any]] = {link: {} for link in crowd.links}
+    for step in range(3):
+        names = {link: f"/room/{(link.number + step) % ROOMS}" for link in crowd.links}
+        answers = crowd.ask_all("subscribe", partial(_channel, names))
+        for link, answer in zip(crowd.links, answers, strict=True):
+            state = answer["state"]
+            positions[link][names[link]] = [state["epoch"], state["revision"]]
+    return {
+        link: event("heartbeat", {"positions": places}, number=1234)
+        for link, places in positions.items()
+    }
 
 
 def _channel(names: Mapping[Link, str], link: Link) -> dict[str, str]:
@@ -58,7 +52,8 @@ def _heartbeats(
     with Crowd(server.port, ROOMS, name="resident") as residents:
         # Their positions have an epoch, as those of real channels.
         residents.ask_all("enter", lambda link: {"channel": f"/room/{link.number}"})
-        with subscribed(server, connections, namespaces=("/", "/presence")) as (crowd, beats):
+        with Crowd(server.port, connections, namespaces=("/", "/presence")) as crowd:
+            beats = subscribe(crowd)
             found = [
                 (
                     crowd.answered_per_second(

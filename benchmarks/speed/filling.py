@@ -33,11 +33,12 @@ def fill(
     each = number // channels
     names = [f"/filled/{index}" for index in range(channels)]
     backend.renew(worker, 3600, create=True)
+    keys: list[Key] = []
     for index, name in enumerate(names):
         members = list(members_of(name, range(index * each, (index + 1) * each)))
         for some in chunks(members):
             backend.hold(name, some, epoch=EPOCH, worker=worker)
-        if timeout is not None:
-            keys = [Key(name, member.client_id) for member in members]
-            backend.release(worker, keys, after=timeout)
+        keys += [Key(name, member.client_id) for member in members]
+    if timeout is not None:
+        backend.release(worker, keys, after=timeout)
     return names

@@ -39,14 +39,9 @@ def server_core() -> Iterator[None]:
 
 def describe() -> str:
     """The machine and the versions, in a line each."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()}, Python {platform.python_version()}"
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{os.cpu_count()} cores ({names[0] if names else 'unknown'}), {system}\n\n{packages}"
+    return f"{os.cpu_count()} cores, {system}\n\n{packages}"
 
 
 def resident(pid: int) -> int:

@@ -14,7 +14,7 @@ PARTS = {
     "telling": (3, 0.0),
     "vanishing": (3, 0.0),
     "memory": (3, 0.0),
-    "idling": (1, 0.0),
+    "idling": (1, 60.0),
     "redis_steps": (5, 2.0),
     "sql_steps": (5, 2.0),
     "pruning": (3, 0.0),

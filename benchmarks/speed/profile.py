@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from ..stores import redis
-from .events import ROOMS, subscribed
+from .events import ROOMS, subscribe
 from .load import Crowd
 from .servers import flask_server
 
-RESULTS = Path(__file__).parent.parent / "PROFILE.md"
 PARTS = [
     ("flask_presence/", "flask_presence"),
     ("socketio/", "python-socketio"),
@@ -32,7 +30,8 @@ def measure(connections: int, seconds: float) -> str:
         Crowd(server.port, ROOMS, name="resident") as residents,
     ):
         residents.ask_all("enter", lambda link: {"channel": f"/room/{link.number}"})
-        with subscribed(server, connections) as (crowd, beats):
+        with Crowd(server.port, connections) as crowd:
+            beats = subscribe(crowd)
             server.post("/sample")
             rate = crowd.answered_per_second(
                 lambda link: [beats[link]], outstanding=1, seconds=seconds

@@ -142,14 +142,16 @@ class Rooms:
     def leave(self, client_id: str, channel: str) -> None:
         self._transport.leave(client_id, present_room(channel))
 
-    def send_diff(self, diff: Diff) -> None:
-        """Send a diff to all its subscribers."""
+    def send_diff(self, diff: Diff) -> int:
+        """Send a diff to all its subscribers; how many of them this process has."""
         local = not self.crosses_processes
-        if local and not self.has_audience(diff.channel):
-            return
+        audience = self._audiences.get(diff.channel)
+        if local and audience is None:
+            return 0
         self._transport.emit("diff", diff.forms.full, full_room(diff.channel), local=local)
         self._transport.emit("diff", diff.forms.counted, counted_room(diff.channel), local=local)
         self._feed.note_diff(diff.channel, diff.epoch, diff.revisions)
+        return len(audience.client_ids) if audience is not None else 0
 
     def send_event(self, event: str, data: Any, channel: str, *, to: Recipients) -> None:
         """Send an event of the app's own, in this process alone where all hear of it."""

@@ -44,8 +44,9 @@ class Client:
     """Channels where the store may hold it, though nobody knows, and since when."""
     subscribed: dict[str, float] = field(default_factory=dict)
     """Since when it watches each channel."""
-    lost: set[str] = field(default_factory=set)
-    """Channels that it entered and is no longer in, without having left or been evicted."""
+    lost: dict[str, None] = field(default_factory=dict)
+    """Channels that it entered and is no longer in, without having left or been evicted. An empty
+    set would be three times as large, for each client."""
     beat: float = float("-inf")
     """When its last full heartbeat was answered."""
     renewing: bool = False
@@ -56,6 +57,13 @@ class Client:
 
     def member(self, channel: str, meta: str | None) -> Member:
         return Member(channel, self.id, self.identity.user_id, self.identity.info, meta)
+
+    def settle(self, channel: str) -> None:
+        """It is known again whether the store holds it in this channel."""
+        self.uncertain.pop(channel, None)
+        if not self.uncertain:
+            # Gives back the room that was made, which most clients need only once.
+            self.uncertain.clear()
 
     def channels(self) -> set[str]:
         """Everything it entered, is entering or watches."""

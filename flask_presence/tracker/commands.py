@@ -179,7 +179,7 @@ class Commands:
 
     def _stop_watching(self, client: Client, channel: str, moment: float) -> bool:
         with client.lock:
-            client.lost.discard(channel)
+            client.lost.pop(channel, None)
             watched = client.subscribed.get(channel)
             # Who was meant is out by now; who is in entered since, and goes on watching.
             if watched is None or watched > moment or channel in client.entered:

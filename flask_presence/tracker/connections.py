@@ -138,14 +138,14 @@ class Connections:
                 raise
             except PresenceError:
                 # Refused: it is known that nothing was done.
-                client.uncertain.pop(channel, None)
+                client.settle(channel)
                 raise
             kept = entry.meta if entry is not None and meta is None else meta
             # Who only entered again does not know yet of an eviction since the first time.
             entered_at = since if entry is None else entry.since
             client.entered[channel] = Entry(kept, entered_at, config.timeout or settings.timeout)
-            client.uncertain.pop(channel, None)
-            client.lost.discard(channel)
+            client.settle(channel)
+            client.lost.pop(channel, None)
             self._parts.rooms.enter(client.id, channel)
             self._holdings.look_again(client, worker)
         return changes
@@ -164,8 +164,8 @@ class Connections:
                 if entry is not None:
                     client.entered[channel] = entry
                 raise
-            client.uncertain.pop(channel, None)
-            client.lost.discard(channel)
+            client.settle(channel)
+            client.lost.pop(channel, None)
             self._parts.rooms.leave(client.id, channel)
         self._parts.announcer.announce(changes)
         return changes

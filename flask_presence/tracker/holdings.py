@@ -128,7 +128,7 @@ class Holdings:
         client.entered.pop(channel, None)
         self._parts.rooms.leave(client.id, channel)
         if is_lost:
-            client.lost.add(channel)
+            client.lost[channel] = None
 
     def _leave_later(self, channel: str, client_ids: Iterable[str]) -> None:
         for client_id in client_ids:
@@ -351,7 +351,7 @@ class Holdings:
             with client.lock:
                 for channel, since in list(client.uncertain.items()):
                     if not self._is_recent(since):
-                        del client.uncertain[channel]
+                        client.settle(channel)
 
     def _give_up_one(self, client: Client, channel: str) -> list[Change]:
         tried = client.uncertain.get(channel)
