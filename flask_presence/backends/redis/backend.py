@@ -200,7 +200,7 @@ class RedisBackend(Backend):
             STEP,
             self._seen_kept,
         )
-        return Evicted(changes_of(channel, text), bool(more), bool(held))
+        return Evicted(changes_of(channel, text), bool(int(more)), bool(int(held)))
 
     # Workers
 
@@ -273,7 +273,7 @@ class RedisBackend(Backend):
         _, text, more = self._once(
             "settle", channel, int(self.spares_leases), STEP, self._seen_kept
         )
-        return Pruned(changes_of(channel, text), bool(more))
+        return Pruned(changes_of(channel, text), bool(int(more)))
 
     def due(self, limit: int) -> list[str]:
         while True:

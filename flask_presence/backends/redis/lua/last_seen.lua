@@ -1,6 +1,7 @@
 -- Tells until when users were seen; only of the first ones, where they are in many channels.
 -- ARGV   how many channels to look at, user, user, ...
 -- reply  ok, {moment or '', ...}
+-- needs  lease, scene
 local limit, looked = tonumber(ARGV[7]), 0
 local leases, channels = {}, {}
 local function lease(worker)

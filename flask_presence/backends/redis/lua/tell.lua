@@ -1,6 +1,7 @@
 -- Numbers a command for every worker, and wakes them.
 -- ARGV   command
 -- reply  ok, number
+-- needs  recall, keeping
 local said = recall()
 if said then
   return said
@@ -12,4 +13,4 @@ local number = math.max((tonumber(last) or 0) + 1, now)
 redis.call('ZADD', key('commands'), number, cjson.encode({number, now, ARGV[7]}))
 keep_alive(key('commands'), keep)
 redis.call('PUBLISH', events .. ':commands', tostring(number))
-return answer({'ok', tostring(number)})
+return answer('ok', tostring(number))
