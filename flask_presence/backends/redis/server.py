@@ -55,7 +55,7 @@ REMEDIES = [
 
 DAMAGE = re.compile(
     r"WRONGTYPE|attempt to |table index is|bad argument|Expected .* but found|Found too many"
-    r"|Cannot serialise|hash value is not an integer"
+    r"|Cannot serialise|a row is none|hash value is not an integer"
 )
 """What a script says that meets something which no script wrote."""
 
@@ -222,10 +222,11 @@ class Server:
         # A renewal brings commands, of which one that is none must not hide the others.
         errors = "replace" if script == "renew" else "strict"
         try:
-            reply: list[Any] = _text(answer, errors)
+            reply = _text(answer, errors)
         except UnicodeDecodeError as error:
             raise Damaged(f"The presence store {self.where} holds what is no text.") from error
-        return reply
+        # One that has no more to say than this says it alone.
+        return reply if isinstance(reply, list) else ["ok", reply]
 
     def _fail(self, error: redis.RedisError) -> NoReturn:
         remedies = (

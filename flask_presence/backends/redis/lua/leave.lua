@@ -1,6 +1,6 @@
 -- Takes clients out of a channel.
 -- ARGV   channel, reason, user or '', worker or '', ms to keep who was last seen, client, ...
--- reply  ok, changes
+-- reply  changes
 -- needs  recall, lease, leaving, saving
 local name, reason, user, worker, seen_kept = unpack(ARGV, 7, 11)
 
@@ -10,7 +10,7 @@ if said then
 end
 local scene = open(name)
 if not scene then
-  return {'ok', ''}
+  return ''
 end
 local group = user ~= '' and group_of(scene, user)
 local gone, is_gone = {}, {}
@@ -35,7 +35,7 @@ for _, row in pairs(group and group.rows or {}) do
   end
 end
 if #gone == 0 then
-  return {'ok', ''}
+  return ''
 end
 take_out(scene, gone, function() return reason end, tonumber(seen_kept))
-return answer('ok', close(scene))
+return answer(close(scene))

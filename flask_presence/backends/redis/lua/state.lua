@@ -1,6 +1,6 @@
 -- Reads a channel, unless somebody in it is due.
 -- ARGV   channel, 1 where leases are spared, 1 with the users
--- reply  none | due | ok, epoch, revision, count, anonymous, {user and rows, ...}
+-- reply  none | due | ok, epoch, revision, count, anonymous, rows
 -- needs  channel, lease
 local name, spared, with_users = unpack(ARGV, 7)
 
@@ -16,5 +16,6 @@ end
 if redis.call('ZCOUNT', key('deadlines', name), '-inf', now) > 0 then
   return {'due'}
 end
-local users = with_users == '1' and redis.call('HVALS', key('users', name)) or {}
-return {'ok', channel.epoch, channel.revision, channel.count, channel.anonymous, users}
+-- One text is read faster than thousands.
+local rows = with_users == '1' and table.concat(redis.call('HVALS', channel.at.users)) or ''
+return {'ok', channel.epoch, channel.revision, channel.count, channel.anonymous, rows}

@@ -23,7 +23,7 @@ local function read_channel(name)
     and is_count(channel.revision) and is_count(channel.writes) and is_count(channel.anonymous)
     and redis.pcall('HLEN', at.users) == channel.count
     and redis.pcall('HLEN', at.clients) == channel.clients
-    and redis.pcall('ZCARD', at.deadlines) == channel.waiting
+    and (channel.waiting == 0 or redis.pcall('ZCARD', at.deadlines) == channel.waiting)
   return is_whole and channel or nil, at
 end
 

@@ -15,7 +15,7 @@ if latest ~= '' and now > tonumber(latest) then
 end
 
 -- channel:NAME    hash: epoch, counters, and w:WORKER with how many members that worker holds
--- users:NAME      hash: user id to their clients' rows
+-- users:NAME      hash: user id to the rows of that user's clients
 -- clients:NAME    hash: client id to u and its user's id, or a and an anonymous client's row
 -- deadlines:NAME  sorted set: client id by deadline
 -- held:WORKER     sorted set: channel, NUL, client id

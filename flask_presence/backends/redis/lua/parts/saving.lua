@@ -3,18 +3,18 @@
 local function save_group(scene, group)
   local rows = {}
   for _, row in pairs(group.rows) do
-    rows[#rows + 1] = row
+    rows[#rows + 1] = row_text(row, group.user)
   end
   if not group.user then
     if #rows > 0 then
-      redis.call('HSET', scene.at.clients, group.client, 'a' .. cjson.encode(rows[1]))
+      redis.call('HSET', scene.at.clients, group.client, 'a' .. rows[1])
     end
   elseif #rows == 0 then
     scene.emptied[#scene.emptied + 1] = group.user
     redis.call('SREM', key('user', group.user), scene.name)
   else
     local channels = key('user', group.user)
-    redis.call('HSET', scene.at.users, group.user, cjson.encode({group.user, rows}))
+    redis.call('HSET', scene.at.users, group.user, table.concat(rows))
     redis.call('SADD', channels, scene.name)
     keep_alive(channels, scene.keep)
   end

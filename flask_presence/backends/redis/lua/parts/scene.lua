@@ -1,8 +1,6 @@
 -- One channel in one step: rows of a user come and go, and what others see of that user before and
 -- after decides whether there is a change.
--- needs  channel
-local CLIENT, INFO, META, PLACE, NAMED, WROTE, WORKER, SPAN = 1, 2, 3, 4, 5, 6, 7, 8
-
+-- needs  channel, rows
 -- The channel with nothing changed yet; nil where there is none and no epoch to make one with.
 local function open(name, epoch)
   local scene, at = read_channel(name)
@@ -32,8 +30,8 @@ local function group_of(scene, user, client, text)
     if text == nil then
       text = user and redis.call('HGET', scene.at.users, user)
     end
-    for _, row in ipairs(text and cjson.decode(text)[2] or {}) do
-      group.rows[row[CLIENT]] = row
+    if text then
+      read_rows(text, group.rows)
     end
   end
   return group
@@ -57,7 +55,9 @@ local function find(scene, client)
     return nil
   end
   local group = group_of(scene, nil, client)
-  group.rows[client] = group.rows[client] or cjson.decode(rest)
+  if not group.rows[client] then
+    read_rows(rest, group.rows)
+  end
   return group.rows[client], group
 end
 
