@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
@@ -18,6 +17,17 @@ class Row(NamedTuple):
     client: str
     user: str | None
     worker: str | None
+
+
+def rows_of(text: str) -> list[Row]:
+    """The rows in a text: nine fields each, a NUL after every one."""
+    *fields, rest = text.split("\0")
+    assert rest == ""
+    assert len(fields) % 9 == 0
+    return [
+        Row(client, user or None, worker or None)
+        for client, user, worker in zip(fields[::9], fields[1::9], fields[7::9], strict=True)
+    ]
 
 
 class Audit:
@@ -43,15 +53,15 @@ class Audit:
         users = self.client.hgetall(self._key("users", channel))
         rows = []
         for user, text in users.items():
-            named, listed = json.loads(text)
-            assert named == user
+            listed = rows_of(text)
             assert listed, f"{user} has no rows in {channel}"
-            rows += [Row(row[0], user, row[6] or None) for row in listed]
+            assert {row.user for row in listed} == {user}
+            rows += listed
         for client, text in self.client.hgetall(self._key("clients", channel)).items():
             if text[0] == "a":
-                row = json.loads(text[1:])
-                assert row[0] == client
-                rows.append(Row(client, None, row[6] or None))
+                (row,) = rows_of(text[1:])
+                assert row[:2] == (client, None)
+                rows.append(row)
         return rows
 
     def check(self) -> None:

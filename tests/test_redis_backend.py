@@ -227,11 +227,11 @@ def test_a_user_may_have_more_clients_than_lua_can_unpack(
 
 def copy_client(client: Any, times: int) -> None:
     """Give ann, who is in with one client of w1, many more: one by one would take long."""
-    user, (row,) = json.loads(client.hget(f"presence:users:{ROOM}", "ann"))
-    rows = [[f"c{number}", *row[1:]] for number in range(times)]
-    client.hset(f"presence:users:{ROOM}", user, json.dumps([user, rows]))
-    client.hset(f"presence:clients:{ROOM}", mapping={row[0]: f"u{user}" for row in rows})
-    client.zadd("presence:held:w1", {f"{ROOM}\0{row[0]}": 0 for row in rows})
+    _, _, rest = client.hget(f"presence:users:{ROOM}", "ann").partition("\0")
+    names = [f"c{number}" for number in range(times)]
+    client.hset(f"presence:users:{ROOM}", "ann", "".join(f"{name}\0{rest}" for name in names))
+    client.hset(f"presence:clients:{ROOM}", mapping=dict.fromkeys(names, "uann"))
+    client.zadd("presence:held:w1", {f"{ROOM}\0{name}": 0 for name in names})
     client.hset(f"presence:channel:{ROOM}", mapping={"clients": times, "w:w1": times})
 
 

@@ -75,12 +75,15 @@ class RedisPoisoner(Poisoner):
         b"\xff\xfe",
     ]
     ROWS: ClassVar[dict[str, Any]] = {
-        "broken JSON": "[",
-        "no list": "5",
-        "too few fields": '["ada",[["c"]]]',
-        "fields of the wrong kind": '["ada",[[{},[],"m","x",null,true,5,[]]]]',
-        "a place that is none": '["ada",[["c","{}","",1.5,1,0,"w"]]]',
-        "an id that is none": '["a\\u0000\\nb",[["c","{}","",1,1,0,"w"]]]',
+        "no row": "[",
+        "nothing": "",
+        "too few fields": "c\0ada\0",
+        "too many fields": "c\0ada\0{}\0\0001\0001\0000\0w\0000\0more\0",
+        "a field without an end": "c\0ada\0{}\0\0001\0001\0000\0w\0000",
+        "a place that is none": "c\0ada\0{}\0\0001.5\0001\0000\0w\0000\0",
+        "a huge place": f"c\0ada\0{{}}\0\0{'9' * 5000}\0001\0000\0w\0000\0",
+        "an id that is none": "c\0a\nb\0{}\0\0001\0001\0000\0w\0000\0",
+        "a client without a name": "\0ada\0{}\0\0001\0001\0000\0w\0000\0",
         "no text": b"\xff\xfe",
     }
 
@@ -88,9 +91,9 @@ class RedisPoisoner(Poisoner):
         self.client = redis.Redis.from_url(url)
 
     def set_info(self, channel: str, user: str, text: str) -> None:
-        rows = json.loads(self.client.hget(f"presence:users:{channel}", user) or "")
-        rows[1][0][1] = text
-        self.client.hset(f"presence:users:{channel}", user, json.dumps(rows))
+        fields = (self.client.hget(f"presence:users:{channel}", user) or b"").split(b"\0")
+        fields[2] = text.encode()
+        self.client.hset(f"presence:users:{channel}", user, b"\0".join(fields))
 
     def set_counter(self, channel: str, name: str, value: Any) -> None:
         self.client.hset(f"presence:channel:{channel}", name, str(value))
@@ -388,7 +391,7 @@ def test_a_damaged_channel_spares_no_dead_worker(
     server: Watched, poisoner: Any, connect: Connect, channel: str, ada: Wire
 ) -> None:
     """Whoever meets damage does not take it for a store that was away."""
-    poisoner.break_row(channel, "ada", "broken JSON")
+    poisoner.break_row(channel, "ada", "no row")
 
     # A script meets it, not the process.
     assert connect("ada").call("enter", {"channel": channel})["ok"]

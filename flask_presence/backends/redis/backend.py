@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from itertools import groupby
 from math import isfinite
@@ -26,10 +26,11 @@ from ..base import (
     Told,
     chunks,
 )
-from ..steps import Row, check_rows, milliseconds, moment, users_of
+from ..steps import milliseconds, moment
 from ..stored import Damaged, are_ids, are_whole, is_whole, told_of_text
 from .events import changes_of
 from .listener import RedisListener
+from .reading import users_of
 from .server import Server
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ class RedisBackend(Backend):
             STEP,
             self._seen_kept,
         )
-        return Evicted(changes_of(channel, text), bool(more), bool(held))
+        return Evicted(changes_of(channel, text), bool(int(more)), bool(int(held)))
 
     # Workers
 
@@ -273,7 +274,7 @@ class RedisBackend(Backend):
         _, text, more = self._once(
             "settle", channel, int(self.spares_leases), STEP, self._seen_kept
         )
-        return Pruned(changes_of(channel, text), bool(more))
+        return Pruned(changes_of(channel, text), bool(int(more)))
 
     def due(self, limit: int) -> list[str]:
         while True:
@@ -311,11 +312,11 @@ class RedisBackend(Backend):
             return Reading(None, self.settle(channel).changes)
         if status == "none":
             return Reading(State(channel), [])
-        epoch, revision, count, anonymous, users = rest
+        epoch, revision, count, anonymous, rows = rest
         are_ids([epoch], channel)
         are_whole([revision, count, anonymous], channel)
-        rows = _rows(channel, users)
-        return Reading(State(channel, epoch, revision, count, anonymous, users_of(rows)), [])
+        users = users_of(channel, rows, count) if with_users else ()
+        return Reading(State(channel, epoch, revision, count, anonymous, users), [])
 
     def channels(self, prefix: str | None = None) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -393,16 +394,3 @@ class RedisBackend(Backend):
 
     def close(self) -> None:
         self.server.close()
-
-
-def _rows(channel: str, users: Iterable[str]) -> list[Row]:
-    """The rows of all users, as ``scene.lua`` writes them."""
-    found = []
-    try:
-        for user_id, rows in json.loads(f"[{','.join(users)}]"):
-            for client_id, info, meta, place, named, wrote, *_ in rows:
-                found.append(Row(client_id, user_id, info, meta or None, place, named, wrote))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise Damaged(f"The store holds users of {channel} that are none: {error}") from error
-    check_rows(found, channel)
-    return found

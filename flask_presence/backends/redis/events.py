@@ -10,6 +10,10 @@ from ...protocol import load_object
 from ..stored import Damaged, are_ids, are_whole
 
 
+KINDS = frozenset(get_args(Kind))
+REASONS = frozenset([False, *get_args(Reason)])
+
+
 def changes_of(channel: str, text: str) -> list[Change]:
     """The changes in a text that ``scene.lua`` wrote; an empty one has none."""
     if not text:
@@ -36,7 +40,7 @@ def _change_of(
 ) -> Change:
     are_ids([epoch, user_id] if user_id else [epoch], channel)
     are_whole([revision, count, anonymous], channel)
-    if kind not in get_args(Kind) or reason not in (False, *get_args(Reason)):
+    if kind not in KINDS or reason not in REASONS:
         raise ValueError(f"{kind!r} because of {reason!r}")
     return Change(
         kind=kind,

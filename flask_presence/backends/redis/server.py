@@ -14,7 +14,7 @@ import redis
 
 from ...errors import BackendUnavailable
 from ..stored import Damaged
-from .scripts import load_scripts
+from .runner import Runner
 
 PAUSE_SECONDS = 1.0
 """After a failure the server is not asked again for this long."""
@@ -55,7 +55,7 @@ REMEDIES = [
 
 DAMAGE = re.compile(
     r"WRONGTYPE|attempt to |table index is|bad argument|Expected .* but found|Found too many"
-    r"|Cannot serialise"
+    r"|Cannot serialise|a row is none|hash value is not an integer"
 )
 """What a script says that meets something which no script wrote."""
 
@@ -87,7 +87,7 @@ class Server:
         self._clock = clock
         self._on_failure = on_failure
         self._patience = 2 * (options.get("socket_timeout") or 5)
-        self._scripts = load_scripts(client)
+        self._runner = Runner(client)
         self._begin()
 
     def _begin(self) -> None:
@@ -171,6 +171,7 @@ class Server:
         return time.monotonic() < self._restored_until
 
     def _ask(self) -> dict[str, Any]:
+        self._runner.give_back()
         seconds, microseconds = self.client.time()
         self.set_clock(seconds * 1000 + microseconds // 1000)
         try:
@@ -207,6 +208,7 @@ class Server:
         except (redis.ConnectionError, redis.TimeoutError):
             # It may be another server by now, or another run of this one.
             self.doubt()
+            self._runner.give_back()
             return self._send(script, operation, args)
 
     def _send(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
@@ -216,14 +218,15 @@ class Server:
         elif self._ahead is not None:
             latest = str(int(time.monotonic() * 1000 + self._ahead + self._patience * 1000))
         common = (self._prefix, clock, latest, self._kept, operation, self.events)
-        answer = self._scripts[script](args=[*common, *args])
+        answer = self._runner.run(script, [*common, *args])
         # A renewal brings commands, of which one that is none must not hide the others.
         errors = "replace" if script == "renew" else "strict"
         try:
-            reply: list[Any] = _text(answer, errors)
+            reply = _text(answer, errors)
         except UnicodeDecodeError as error:
             raise Damaged(f"The presence store {self.where} holds what is no text.") from error
-        return reply
+        # One that has no more to say than this says it alone.
+        return reply if isinstance(reply, list) else ["ok", reply]
 
     def _fail(self, error: redis.RedisError) -> NoReturn:
         remedies = (
@@ -265,6 +268,7 @@ class Server:
 
     def after_fork(self) -> None:
         """Forget the parent's connections, and its name: its operations are not ours."""
+        self._runner.after_fork()
         self._begin()
 
     def close(self) -> None:

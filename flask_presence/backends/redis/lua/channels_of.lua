@@ -1,6 +1,7 @@
 -- Names the channels that a user or a client is in.
 -- ARGV   user or client, id
 -- reply  ok, {channel, ...}
+-- needs  channel
 local kind, id = unpack(ARGV, 7)
 
 local found = {}

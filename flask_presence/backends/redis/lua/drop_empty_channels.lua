@@ -2,6 +2,7 @@
 -- who were last seen long ago.
 -- ARGV   ms, slice, ms to keep who was last seen
 -- reply  ok, how many were forgotten, 1 where there may be more
+-- needs  channel
 local span, slice, seen_kept = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
 -- The last command stays: the next one's number comes after it.

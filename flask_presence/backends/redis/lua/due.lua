@@ -2,6 +2,7 @@
 -- ARGV   1 where leases are spared, how many members to look at
 -- reply  ok, {channel, ...}, {channel whose deadlines may be too far ahead, ...}, 1 where there
 --        may be more though no channel was found
+-- needs  lease
 local spared, limit = ARGV[7] == '1', tonumber(ARGV[8])
 
 local over, known = {}, {}

@@ -1,6 +1,7 @@
 -- Puts a client into a channel.
 -- ARGV   channel, epoch, client, user or '', info, meta or '', worker or '', ms, most users or ''
--- reply  ok, changes | worker_gone | taken | full
+-- reply  changes | worker_gone | taken | full
+-- needs  recall, lease, entering, saving
 local name, epoch, client, user, info, meta, worker, span, most = unpack(ARGV, 7)
 user, meta, worker = user ~= '' and user, meta ~= '' and meta, worker ~= '' and worker
 span, most = tonumber(span), tonumber(most)
@@ -32,8 +33,8 @@ end
 local row = entering(scene, group, own, client, info, meta)
 hold(scene, row, worker, span)
 if own and worker and holder == worker and writes == scene.writes then
-  return {'ok', ''}
+  return ''
 end
 insert(scene, group, row)
 compare(scene, group, seen_info, seen_meta)
-return answer({'ok', close(scene)})
+return answer(close(scene))

@@ -1,6 +1,7 @@
 -- Takes a user, a client or everyone out of a channel, a slice at a time.
 -- ARGV   channel, user or '', client or '', reason or '', slice, ms to keep who was last seen
 -- reply  ok, changes, 1 where there are more, 1 where a worker held any
+-- needs  recall, leaving, saving
 local name, user, client, reason, slice, seen_kept = unpack(ARGV, 7)
 slice, seen_kept = tonumber(slice), tonumber(seen_kept)
 
@@ -47,4 +48,4 @@ take_out(scene, gone, function(rows)
   return reason ~= '' and reason or 'left'
 end, seen_kept)
 local is_everyone = client == '' and user == ''
-return answer({'ok', close(scene), is_everyone and scene.clients > 0 and 1 or 0, held})
+return answer('ok', close(scene), is_everyone and scene.clients > 0 and 1 or 0, held)

@@ -1,6 +1,7 @@
 -- Puts back a worker's clients of one channel that the store had lost.
 -- ARGV   channel, epoch, worker, then for each: client, user or '', info, meta or ''
--- reply  ok, changes | worker_gone
+-- reply  changes | worker_gone
+-- needs  recall, lease, entering, saving
 local name, epoch, worker = unpack(ARGV, 7, 9)
 
 local said = recall()
@@ -21,4 +22,4 @@ for i = 10, #ARGV, 4 do
   insert(scene, group, row)
   compare(scene, group, seen_info, seen_meta, 'healed')
 end
-return answer({'ok', close(scene)})
+return answer(close(scene))

@@ -1,6 +1,7 @@
 -- Tells until when users were seen; only of the first ones, where they are in many channels.
 -- ARGV   how many channels to look at, user, user, ...
 -- reply  ok, {moment or '', ...}
+-- needs  lease, scene
 local limit, looked = tonumber(ARGV[7]), 0
 local leases, channels = {}, {}
 local function lease(worker)
@@ -27,7 +28,9 @@ local function seen_in(name, user)
   local text = redis.call('HGET', key('users', name), user)
   local latest = 0
   if text and is_whole(name) then
-    for _, row in ipairs(cjson.decode(text)[2]) do
+    local rows = {}
+    read_rows(text, rows)
+    for _, row in pairs(rows) do
       latest = math.max(latest, held_until(name, row))
     end
   end

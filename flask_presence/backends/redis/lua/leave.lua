@@ -1,6 +1,7 @@
 -- Takes clients out of a channel.
 -- ARGV   channel, reason, user or '', worker or '', ms to keep who was last seen, client, ...
--- reply  ok, changes
+-- reply  changes
+-- needs  recall, lease, leaving, saving
 local name, reason, user, worker, seen_kept = unpack(ARGV, 7, 11)
 
 local said = recall()
@@ -9,33 +10,32 @@ if said then
 end
 local scene = open(name)
 if not scene then
-  return {'ok', ''}
+  return ''
 end
+local group = user ~= '' and group_of(scene, user)
 local gone, is_gone = {}, {}
 local function take(row, group)
-  if not is_gone[row] then
-    is_gone[row] = true
-    gone[#gone + 1] = {row, group}
-  end
+  is_gone[row] = true
+  gone[#gone + 1] = {row, group}
 end
 
 for i = 12, #ARGV do
-  local own, group = find(scene, ARGV[i])
-  if own and (worker == '' or own[WORKER] == worker) then
-    take(own, group)
+  local own, whose = group and group.rows[ARGV[i]], group
+  if not own then
+    own, whose = find(scene, ARGV[i])
+  end
+  if own and not is_gone[own] and (worker == '' or own[WORKER] == worker) then
+    take(own, whose)
   end
 end
-if user ~= '' then
-  local group = group_of(scene, user)
-  for _, row in pairs(group.rows) do
-    local lease = row[WORKER] and lease_of(row[WORKER])
-    if not row[WORKER] or lease and lease.status == 'drained' then
-      take(row, group)
-    end
+for _, row in pairs(group and group.rows or {}) do
+  local lease = row[WORKER] and not is_gone[row] and lease_of(row[WORKER])
+  if not is_gone[row] and (not row[WORKER] or lease and lease.status == 'drained') then
+    take(row, group)
   end
 end
 if #gone == 0 then
-  return {'ok', ''}
+  return ''
 end
 take_out(scene, gone, function() return reason end, tonumber(seen_kept))
-return answer({'ok', close(scene)})
+return answer(close(scene))

@@ -1,6 +1,7 @@
 -- Pages through what a worker holds, keeps it from expiring, and mends what leads to it.
 -- ARGV   worker, channel, client or both '', limit
 -- reply  ok, {channel, client, ...} as the page begins, {whether each is in, ...}
+-- needs  saving
 local worker, channel, client, limit = unpack(ARGV, 7)
 
 local first = channel == '' and '-' or '(' .. channel .. NUL .. client

@@ -1,6 +1,7 @@
 -- Turns members that name a worker into members with a deadline.
 -- ARGV   worker, ms, then channel, client, ... sorted by channel
 -- reply  ok
+-- needs  entering, saving
 local worker, span = unpack(ARGV, 7, 8)
 span = tonumber(span)
 

@@ -1,6 +1,7 @@
 -- Renews a worker's lease, and brings what is new.
 -- ARGV   worker, ms, 1 to begin a lease, cursor or '', channel, channel, ...
 -- reply  ok, now, 1 where the lease held, cursor, {epoch or '', revision, ...}, {command, ...}
+-- needs  lease, keeping
 local worker, span, create, cursor = unpack(ARGV, 7, 10)
 span, cursor = tonumber(span), tonumber(cursor)
 

@@ -1,6 +1,7 @@
 -- Cuts deadlines that lie further ahead than their timeout: the clock stepped back.
 -- ARGV   channel, cursor, slice
 -- reply  ok, next cursor
+-- needs  saving
 local name, cursor, slice = unpack(ARGV, 7)
 
 local scene = open(name)

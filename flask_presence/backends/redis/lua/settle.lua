@@ -1,8 +1,27 @@
 -- Ends a slice of what is due in one channel; first ends leases that ran out.
 -- ARGV   channel, 1 where leases are spared, slice, ms to keep who was last seen
 -- reply  ok, changes, 1 where there is more
+-- needs  recall, lease, leaving, saving
 local name, spared, slice, seen_kept = unpack(ARGV, 7)
 spared, slice, seen_kept = spared == '1', tonumber(slice), tonumber(seen_kept)
+
+-- Reads the groups of many clients at once.
+local function prefetch(scene, clients)
+  local users, is_named = {}, {}
+  for i, text in ipairs(redis.call('HMGET', scene.at.clients, unpack(clients))) do
+    scene.pointers[clients[i]] = text
+    local user = text and string.sub(text, 1, 1) == 'u' and string.sub(text, 2)
+    if user and not is_named[user] then
+      is_named[user] = true
+      users[#users + 1] = user
+    end
+  end
+  if #users > 0 then
+    for i, text in ipairs(redis.call('HMGET', scene.at.users, unpack(users))) do
+      group_of(scene, users[i], nil, text)
+    end
+  end
+end
 
 local said = recall()
 if said then
@@ -16,7 +35,7 @@ if not scene then
 end
 
 local leases, due = {}, {}
-for worker in pairs(scene.holders) do
+for _, worker in ipairs(holders_of(scene)) do
   local lease = lease_of(worker)
   if lease and lease.status == 'alive' and is_over(lease, spared) then
     lease.status = 'lost'
@@ -90,4 +109,4 @@ take_out(scene, gone, function(rows)
   end
   return 'worker_lost'
 end, seen_kept, moments)
-return answer({'ok', close(scene), #due >= slice and 1 or 0})
+return answer('ok', close(scene), #due >= slice and 1 or 0)

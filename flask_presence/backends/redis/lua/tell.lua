@@ -1,6 +1,7 @@
 -- Numbers a command for every worker, and may wake them.
 -- ARGV   command, 1 to wake workers
 -- reply  ok, number
+-- needs  recall, keeping
 local said = recall()
 if said then
   return said
@@ -14,4 +15,4 @@ keep_alive(key('commands'), keep)
 if ARGV[8] == '1' then
   redis.call('PUBLISH', events .. ':commands', tostring(number))
 end
-return answer({'ok', tostring(number)})
+return answer('ok', tostring(number))

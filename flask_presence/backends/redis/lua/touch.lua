@@ -1,6 +1,7 @@
 -- Moves a member's deadline ahead.
 -- ARGV   channel, client, ms
 -- reply  ok, 1 where the client is in
+-- needs  entering, saving
 local name, client, span = unpack(ARGV, 7)
 span = tonumber(span)
 

@@ -1,6 +1,7 @@
 -- Writes a client's meta.
 -- ARGV   channel, client, meta
--- reply  ok, changes | not_present
+-- reply  changes | not_present
+-- needs  recall, saving
 local name, client, meta = unpack(ARGV, 7)
 
 local said = recall()
@@ -18,4 +19,4 @@ end
 local seen_info, seen_meta = seen(group)
 own[META], own[WROTE] = meta, next_write(scene)
 compare(scene, group, seen_info, seen_meta)
-return answer({'ok', close(scene)})
+return answer(close(scene))

@@ -1,5 +1,6 @@
 -- Names the workers that are alive.
 -- reply  ok, {worker, ...}
+-- needs  lease
 local alive = {}
 for _, worker in ipairs(redis.call('HKEYS', key('workers'))) do
   local lease = lease_of(worker)
