@@ -156,6 +156,36 @@ def test_however_many_ask_at_once_all_are_answered(
     assert sum(len(changes) for changes in answers) == 1
 
 
+def test_connections_that_the_server_closed_cost_no_answer(
+    make: Callable[..., RedisBackend], steady: Redis, client: Any
+) -> None:
+    backend = make(steady.url)
+    together = threading.Barrier(8)
+
+    def ask(index: int) -> Any:
+        together.wait()
+        return enter(backend, f"c{index}")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(ask, range(8)))
+
+    client.client_kill_filter(_type="normal", skipme=True)
+    changes = [*backend.leave(ROOM, [f"c{index}" for index in range(8)]), *enter(backend)]
+
+    assert [change.kind for change in changes] == ["left", "entered"]
+
+
+def test_a_server_that_forgot_the_scripts_is_sent_them_again(
+    make: Callable[..., RedisBackend], steady: Redis, client: Any
+) -> None:
+    backend = make(steady.url)
+    enter(backend)
+
+    client.script_flush()
+
+    assert [change.kind for change in backend.leave(ROOM, ["c1"])] == ["left"]
+
+
 # A frozen server
 
 
@@ -216,6 +246,30 @@ def position_of(backend: RedisBackend) -> int:
 def scripts_run(client: Any) -> int:
     calls: int = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     return calls
+
+
+class Interrupted(BaseException):
+    """What ends a greenlet, or a program, wherever it is."""
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
+    make: Callable[..., RedisBackend], frozen: Redis
+) -> None:
+    backend = make(f"{frozen.url}?socket_timeout=5")
+    enter(backend)
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    frozen.send(signal.SIGSTOP)
+    signal.setitimer(signal.ITIMER_REAL, SOON)
+    with pytest.raises(Interrupted):
+        backend.channels_of(client_id="c1")
+    signal.signal(signal.SIGALRM, before)
+    frozen.send(signal.SIGCONT)
+
+    assert backend.workers() == []
 
 
 def test_a_server_whose_clock_was_set_ahead_locks_nobody_out(

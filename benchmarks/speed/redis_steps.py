@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from flask_presence.backends.redis import RedisBackend, connect
 from flask_presence.model import Member
@@ -24,7 +24,9 @@ COMMON = ["presence", "", "1234567890123", "86400000", "OOOOOOOOOOOO:1234", "pre
 @contextmanager
 def redis_backend() -> Iterator[RedisBackend]:
     """A backend on a Redis of the servers' core, with a lease of its worker."""
-    with server_core(), redis() as url:
+    with ExitStack() as stack:
+        with server_core():
+            url = stack.enter_context(redis())
         backend = RedisBackend(connect(url))
         backend.renew(WORKER, 3600, create=True)
         yield backend

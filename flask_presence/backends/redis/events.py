@@ -9,13 +9,12 @@ from ...model import Change, Kind, Reason
 from ...protocol import load_object
 from ..stored import Damaged, are_ids, are_whole
 
-
 KINDS = frozenset(get_args(Kind))
 REASONS = frozenset([False, *get_args(Reason)])
 
 
 def changes_of(channel: str, text: str) -> list[Change]:
-    """The changes in a text that ``scene.lua`` wrote; an empty one has none."""
+    """The changes in a text that ``saving.lua`` wrote; an empty one has none."""
     if not text:
         return []
     try:

@@ -11,8 +11,8 @@ from ...protocol import load_objects
 from ..stored import Damaged, are_ids, are_whole
 
 FIELDS = 9
-"""Of each row, as ``rows.lua`` writes them: client, user, info, meta, place, named, wrote, worker and
-timeout. A NUL follows each."""
+"""Of each row, as ``rows.lua`` writes them: client, user, info, meta, place, named, wrote, worker
+and timeout. A NUL follows each."""
 
 
 class Shown(NamedTuple):

@@ -29,7 +29,7 @@ class Runner:
 
         :raises redis.RedisError: as the client raises it. Nothing is sent again.
         """
-        connection = self._idle.pop() if self._idle else _taken_from(self._pool)
+        connection = self._waiting() or _taken_from(self._pool)
         try:
             answer = self._ask(connection, script, args)
         except redis.ResponseError:
@@ -43,6 +43,13 @@ class Runner:
         self._idle.append(connection)
         return answer
 
+    def _waiting(self) -> Any:
+        """A connection that somebody left, or ``None``; threads may take one at the same time."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
     def _ask(self, connection: Any, script: str, args: Sequence[str | int]) -> Any:
         sha = self._scripts[script].sha
         command = packed(["EVALSHA", sha, 0, *args])
@@ -54,8 +61,8 @@ class Runner:
 
     def give_back(self) -> None:
         """Leave connections to the pool, which looks whether they still hold."""
-        while self._idle:
-            self._pool.release(self._idle.pop())
+        while connection := self._waiting():
+            self._pool.release(connection)
 
     def after_fork(self) -> None:
         """Forget the parent's connections."""
