@@ -1,0 +1,140 @@
+"""Steps on PostgreSQL through psycopg, whose statements travel together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from databases import Database
+from stores import ServerStore
+from wire import eventually
+
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
+from flask_presence.backends.sqlalchemy.pipeline import Pipeline
+from flask_presence.backends.sqlalchemy.statements import Statement
+from flask_presence.errors import BackendUnavailable
+from flask_presence.model import Change, Member
+
+ROOM = "/room/1"
+
+
+@pytest.fixture
+def database(postgresql_store: ServerStore) -> Database:
+    return postgresql_store.database
+
+
+@pytest.fixture
+def engine(postgresql_store: ServerStore) -> sa.Engine:
+    return sa.create_engine(postgresql_store.new_url())
+
+
+@pytest.fixture
+def backend(engine: sa.Engine) -> Iterator[SQLAlchemyBackend]:
+    backend = SQLAlchemyBackend(engine)
+    backend.prepare()
+    backend.renew("w1", 600, create=True)
+    yield backend
+    backend.close()
+
+
+def enter(backend: SQLAlchemyBackend, user: str = "ada", **held: Any) -> list[Change]:
+    return backend.enter(Member(ROOM, f"of-{user}", user), epoch="e", **held or {"worker": "w1"})
+
+
+@pytest.mark.parametrize("held", [{"worker": "w1"}, {"timeout": 60}], ids=["worker", "deadline"])
+def test_who_comes_and_goes_costs_two_round_trips_each(
+    backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch, held: dict[str, Any]
+) -> None:
+    enter(backend, "somebody")
+    sent: list[list[str]] = []
+    execute = Pipeline._execute
+
+    def note(self: Pipeline, statements: Any) -> Any:
+        sent.append([text.split()[0] for text, _ in statements])
+        return execute(self, statements)
+
+    monkeypatch.setattr(Pipeline, "_execute", note)
+    changes = enter(backend, **held)
+    changes += backend.leave(ROOM, ["of-ada"], user_id="ada")
+
+    assert [change.kind for change in changes] == ["entered", "left"]
+    asked = ["BEGIN", "INSERT", *["SELECT"] * (2 + ("worker" in held))]
+    assert sent == [
+        asked,
+        ["INSERT", "UPDATE", "COMMIT"],
+        ["BEGIN", "SELECT", "SELECT", "SELECT"],
+        ["DELETE", "UPDATE", "INSERT", "COMMIT"],
+    ]
+
+
+def test_a_step_is_read_committed_whatever_the_default_is(backend: SQLAlchemyBackend) -> None:
+    question = Statement(sa.text("SHOW transaction_isolation")).of()
+
+    level = backend.run(lambda step: next(step._transaction.ask(question)))  # type: ignore[attr-defined]
+
+    assert [tuple(row) for row in level] == [("read committed",)]
+
+
+@pytest.mark.parametrize(("threshold", "are_prepared"), [(5, True), (None, False)])
+def test_statements_are_prepared_unless_the_app_told_psycopg_not_to(
+    backend: SQLAlchemyBackend, threshold: int | None, are_prepared: bool
+) -> None:
+    backend.engine.dispose()
+
+    @sa.event.listens_for(backend.engine, "connect")
+    def set_threshold(connection: Any, record: Any) -> None:
+        connection.prepare_threshold = threshold
+
+    for _ in range(2):
+        enter(backend)
+        backend.leave(ROOM, ["of-ada"])
+
+    ours = sa.text("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'presence%'")
+    with backend.engine.connect() as connection:
+        assert bool(connection.execute(ours).scalar()) is are_prepared
+
+
+def test_a_step_whose_connection_is_cut_is_unavailable_and_the_next_one_is_not(
+    backend: SQLAlchemyBackend, database: Database
+) -> None:
+    enter(backend)
+    channels = backend.tables.channels
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        sa.create_engine(backend.engine.url, poolclass=sa.NullPool).begin() as intruder,
+    ):
+        intruder.execute(sa.select(channels).with_for_update())
+        entering = pool.submit(enter, backend, "bob")
+        with database.administering() as admin:
+            eventually(lambda: admin.exec_driver_sql(database.waiting).scalar())
+            admin.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE wait_event_type = 'Lock'"
+            )
+        with pytest.raises(BackendUnavailable, match="closed the connection"):
+            entering.result()
+
+    assert [change.user_id for change in enter(backend, "bob")] == ["bob"]
+
+
+def test_a_step_that_fails_midway_leaves_nothing_behind(
+    backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Statement(sa.text("SELECT 1 / 0")).of()
+    end = Pipeline._end
+
+    def end_badly(self: Pipeline) -> None:
+        self.later(broken)
+        end(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "_end", end_badly)
+        with pytest.raises(BackendUnavailable, match="division by zero"):
+            enter(backend)
+
+    assert backend.state(ROOM).state.users == ()  # type: ignore[union-attr]
+    assert [change.revision for change in enter(backend)] == [1]
