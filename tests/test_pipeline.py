@@ -138,3 +138,14 @@ def test_a_step_that_fails_midway_leaves_nothing_behind(
 
     assert backend.state(ROOM).state.users == ()  # type: ignore[union-attr]
     assert [change.revision for change in enter(backend)] == [1]
+
+
+def test_a_statement_that_a_step_needs_twice_is_prepared_once(backend: SQLAlchemyBackend) -> None:
+    members = [Member(ROOM, user, user) for user in ("ada", "bob")]
+    for member in members:
+        backend.enter(member, epoch="e", timeout=60)
+
+    changes = backend.hold(ROOM, members, epoch="e", worker="w1")
+
+    assert changes == []
+    assert len(backend.members_of_worker("w1", after=None, limit=9)) == 2

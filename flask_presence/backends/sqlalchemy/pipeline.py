@@ -44,7 +44,8 @@ class Pipeline(Transaction):
         known = None if driver.prepare_threshold is None else _prepared.setdefault(driver, set())
         try:
             driver.pgconn.enter_pipeline_mode()
-            sent = [_send(driver, known, *statement) for statement in statements]
+            new: set[bytes] = set()
+            sent = [_send(driver, known, new, *statement) for statement in statements]
             driver.pgconn.pipeline_sync()
             results = iter(driver.wait(_results(driver.pgconn)))
         except BaseException:
@@ -56,9 +57,14 @@ class Pipeline(Transaction):
 
 
 def _send(
-    driver: Connection[Any], known: set[bytes] | None, statement: str, parameters: Sequence[Any]
+    driver: Connection[Any],
+    known: set[bytes] | None,
+    new: set[bytes],
+    statement: str,
+    parameters: Sequence[Any],
 ) -> bytes:
-    """Send a statement; the name by which it is prepared before, if it is."""
+    """Send a statement, prepared before where it is neither known nor new: the name of one that is
+    new by now."""
     encoding = driver.info.encoding
     formats = [PyFormat.TEXT] * len(parameters)
     values = Transformer(driver).dump_sequence(parameters, formats)
@@ -67,8 +73,9 @@ def _send(
         driver.pgconn.send_query_params(text, values)
         return b""
     name = b"presence_" + hashlib.sha256(text).hexdigest()[:32].encode()
-    is_new = name not in known
+    is_new = name not in known and name not in new
     if is_new:
+        new.add(name)
         driver.pgconn.send_prepare(name, text)
     driver.pgconn.send_query_prepared(name, values)
     return name if is_new else b""
