@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from psycopg import Connection, OperationalError, waiting
 from psycopg.adapt import PyFormat, Transformer
@@ -42,54 +43,66 @@ class Pipeline(Transaction):
     def _execute(self, statements: Sequence[tuple[str, Any]]) -> list[Rows]:
         driver: Connection[Any] = self._driver.driver_connection  # type: ignore[assignment]
         known = None if driver.prepare_threshold is None else _prepared.setdefault(driver, set())
+        commands = list(_commands(driver, known, statements))
         try:
             driver.pgconn.enter_pipeline_mode()
-            new: set[bytes] = set()
-            sent = [_send(driver, known, new, *statement) for statement in statements]
+            for command in commands:
+                command.send()
             driver.pgconn.pipeline_sync()
-            results = iter(driver.wait(_results(driver.pgconn)))
+            results = driver.wait(_results(driver.pgconn))
         except BaseException:
             # What is under way would be taken for the answer to something else.
             driver.close()
             raise
         driver.pgconn.exit_pipeline_mode()
-        return _answers(driver, known, sent, results)
+        answers: list[Rows] = []
+        for command, result in zip(commands, results, strict=True):
+            rows = _rows(driver, result)
+            if command.prepares:
+                assert known is not None
+                known.add(command.prepares)
+            else:
+                answers.append(rows)
+        return answers
 
 
-def _send(
-    driver: Connection[Any],
-    known: set[bytes] | None,
-    new: set[bytes],
-    statement: str,
-    parameters: Sequence[Any],
-) -> bytes:
-    """Send a statement, prepared before where it is neither known nor new: the name of one that is
-    new by now."""
-    encoding = driver.info.encoding
-    formats = [PyFormat.TEXT] * len(parameters)
-    values = Transformer(driver).dump_sequence(parameters, formats)
-    text = statement.encode(encoding)
-    if known is None:
-        driver.pgconn.send_query_params(text, values)
-        return b""
-    name = b"presence_" + hashlib.sha256(text).hexdigest()[:32].encode()
-    is_new = name not in known and name not in new
-    if is_new:
-        new.add(name)
-        driver.pgconn.send_prepare(name, text)
-    driver.pgconn.send_query_prepared(name, values)
-    return name if is_new else b""
+class Command(NamedTuple):
+    """Something to send, and the name of the statement where it only prepares one."""
+
+    send: Callable[[], None]
+    prepares: bytes = b""
+
+
+def _commands(
+    driver: Connection[Any], known: set[bytes] | None, statements: Sequence[tuple[str, Any]]
+) -> Iterator[Command]:
+    """What the statements take: each is prepared before, where it is not known yet, and where the
+    app has not told psycopg to prepare none.
+    """
+    pgconn, new = driver.pgconn, set[bytes]()
+    for statement, parameters in statements:
+        text = statement.encode(driver.info.encoding)
+        formats = [PyFormat.TEXT] * len(parameters)
+        values = Transformer(driver).dump_sequence(parameters, formats)
+        if known is None:
+            yield Command(partial(pgconn.send_query_params, text, values))
+            continue
+        name = b"presence_" + hashlib.sha256(text).hexdigest()[:32].encode()
+        if name not in known and name not in new:
+            new.add(name)
+            yield Command(partial(pgconn.send_prepare, name, text), prepares=name)
+        yield Command(partial(pgconn.send_query_prepared, name, values))
 
 
 def _results(connection: PGconn) -> Generator[waiting.Wait, waiting.Ready | int, list[PGresult]]:
     """Receive all results, as psycopg's waiting asks for it."""
     while connection.flush():
-        yield waiting.WAIT_RW
+        yield waiting.Wait.RW
         connection.consume_input()
     results: list[PGresult] = []
     while True:
         while connection.is_busy():
-            yield waiting.WAIT_R
+            yield waiting.Wait.R
             connection.consume_input()
         result = connection.get_result()
         if result is not None and result.status == ExecStatus.PIPELINE_SYNC:
@@ -100,25 +113,12 @@ def _results(connection: PGconn) -> Generator[waiting.Wait, waiting.Ready | int,
             raise OperationalError("the connection was lost")
 
 
-def _answers(
-    driver: Connection[Any],
-    known: set[bytes] | None,
-    sent: Sequence[bytes],
-    results: Iterator[PGresult],
-) -> list[Rows]:
-    answers: list[Rows] = []
-    for name in sent:
-        if name and known is not None:
-            _checked(driver, next(results))
-            known.add(name)
-        answers.append(_checked(driver, next(results)))
-    return answers
-
-
-def _checked(driver: Connection[Any], result: PGresult) -> Rows:
+def _rows(driver: Connection[Any], result: PGresult) -> Rows:
     """The rows of a result that is no error."""
     if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
         raise error_from_result(result, encoding=driver.info.encoding)
+    if not result.ntuples:
+        return ()
     transformer = Transformer(driver)
     transformer.set_pgresult(result)
     rows: Rows = transformer.load_rows(0, result.ntuples, tuple)
