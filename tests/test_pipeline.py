@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import Database
+from psycopg.pq import TransactionStatus
 from stores import ServerStore
 from wire import eventually
 
-from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, pipeline
 from flask_presence.backends.sqlalchemy.pipeline import Pipeline
 from flask_presence.backends.sqlalchemy.statements import Statement
-from flask_presence.errors import BackendUnavailable
+from flask_presence.errors import BackendUnavailable, ChannelFull
 from flask_presence.model import Change, Member
 
 ROOM = "/room/1"
@@ -28,7 +29,8 @@ def database(postgresql_store: ServerStore) -> Database:
 
 @pytest.fixture
 def engine(postgresql_store: ServerStore) -> sa.Engine:
-    return sa.create_engine(postgresql_store.new_url())
+    # As an app's is made: nobody but the step ends what it began.
+    return sa.create_engine(postgresql_store.new_url(), pool_reset_on_return=None)
 
 
 @pytest.fixture
@@ -49,6 +51,7 @@ def test_who_comes_and_goes_costs_two_round_trips_each(
     backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch, held: dict[str, Any]
 ) -> None:
     enter(backend, "somebody")
+    backend.leave(ROOM, ["of-somebody"])
     sent: list[list[str]] = []
     execute = Pipeline._execute
 
@@ -76,6 +79,18 @@ def test_a_step_is_read_committed_whatever_the_default_is(backend: SQLAlchemyBac
     level = backend.run(lambda step: next(step._transaction.ask(question)))  # type: ignore[attr-defined]
 
     assert [tuple(row) for row in level] == [("read committed",)]
+
+
+def test_a_step_that_is_refused_keeps_no_lock(backend: SQLAlchemyBackend) -> None:
+    enter(backend)
+
+    with pytest.raises(ChannelFull):
+        enter(backend, "bob", worker="w1", max_users=1)
+
+    with backend.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        assert driver.info.transaction_status == TransactionStatus.IDLE
 
 
 @pytest.mark.parametrize(("threshold", "are_prepared"), [(5, True), (None, False)])
@@ -149,3 +164,20 @@ def test_a_statement_that_a_step_needs_twice_is_prepared_once(backend: SQLAlchem
 
     assert changes == []
     assert len(backend.members_of_worker("w1", after=None, limit=9)) == 2
+
+
+def test_answers_that_nobody_took_are_not_taken_for_those_to_something_else(
+    backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(backend, "bob")
+
+    def give_up(connection: Any) -> Iterator[Any]:
+        raise ValueError("interrupted")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_results", give_up)
+        with pytest.raises(BackendUnavailable, match="interrupted"):
+            enter(backend)
+
+    assert [change.user_id for change in enter(backend)] == ["ada"]
