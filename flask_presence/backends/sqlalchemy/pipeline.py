@@ -50,10 +50,10 @@ class Pipeline(Transaction):
                 command.send()
             driver.pgconn.pipeline_sync()
             results = driver.wait(_results(driver.pgconn))
-        except BaseException:
+        except Exception as error:
             # What is under way would be taken for the answer to something else.
             driver.close()
-            raise
+            raise OperationalError(str(error)) from error
         driver.pgconn.exit_pipeline_mode()
         answers: list[Rows] = []
         for command, result in zip(commands, results, strict=True):
