@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from .limits import limit_reading
-from .transaction import Transaction, kind_of
+from .transaction import Transaction
 
 BUSY_SECONDS = 2.0
 """How long a step waits for another one's lock, or for an answer, before it gives up."""
@@ -86,14 +86,15 @@ class Dialect:
 
     def __init__(self) -> None:
         self._silent_until = float("-inf")
-        self._transaction = Transaction
+        self._pipeline: type[Transaction] | None = None
+        """What a step is, where the driver takes many statements at once."""
 
     def after_fork(self) -> None:
         """Let go of locks that a thread of the parent process held."""
 
     def prepare(self, engine: Engine) -> None:
         """Set up the engine's connections, before the first one is made."""
-        self._transaction = kind_of(engine)
+        self._pipeline = _pipeline_of(engine)
         event.listen(engine, "do_connect", connect_patiently)
         event.listen(engine, "handle_error", self._note_silence)
 
@@ -145,12 +146,15 @@ class Dialect:
     @contextmanager
     def stepping(self, engine: Engine) -> Iterator[Transaction]:
         """A transaction like that of `writing`, for a step."""
-        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        with (
-            self._connect(autocommit) as connection,
-            self._transaction(connection, self.begin, "COMMIT") as transaction,
-        ):
-            yield transaction
+        if self._pipeline is None:
+            with self.writing(engine) as connection, Transaction(connection) as transaction:
+                yield transaction
+        else:
+            with (
+                self._connect(engine) as connection,
+                self._pipeline(connection, self.begin, "COMMIT") as transaction,
+            ):
+                yield transaction
 
     def lock_row(self, select: Select[Any]) -> Select[Any]:
         """Keep all others from the rows until the step is over."""
@@ -183,6 +187,16 @@ class Dialect:
         return getattr(error.orig, "sqlstate", None) in self.retried
 
 
+def _pipeline_of(engine: Engine) -> type[Transaction] | None:
+    if engine.dialect.driver != "psycopg":
+        return None
+    from psycopg import Pipeline as Supported
+
+    from .pipeline import Pipeline
+
+    return Pipeline if Supported.is_supported() else None
+
+
 class MySQLDialect(Dialect):
     """Its drivers ask the server to change the isolation level, and once more to change it back,
     where an error would come when all is done: so every connection has the one level for good."""
@@ -203,11 +217,6 @@ class MySQLDialect(Dialect):
     def writing(self, engine: Engine) -> Iterator[Connection]:
         with self._connect(engine) as connection, connection.begin():
             yield connection
-
-    @contextmanager
-    def stepping(self, engine: Engine) -> Iterator[Transaction]:
-        with self.writing(engine) as connection, Transaction(connection) as transaction:
-            yield transaction
 
     reading = writing
     """Where reads are of what is committed, each statement stands for itself all the same."""

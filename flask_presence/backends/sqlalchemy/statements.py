@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, CursorResult
+from sqlalchemy.engine import Dialect as SQLDialect
 
 from ..steps import Counters, Row
 from .dialects import Dialect
@@ -17,7 +18,7 @@ COUNTER_COLUMNS = tuple(Counters.__dataclass_fields__)
 
 
 class Statement:
-    """One statement, compiled for the database that first runs it.
+    """One statement, compiled when it is first run.
 
     :param columns: those that an insert or update takes values for, by their names.
     """
@@ -25,8 +26,7 @@ class Statement:
     def __init__(self, element: Any, columns: Sequence[str] | None = None) -> None:
         self._element = element
         self._columns = columns
-        self._sql = ""
-        self._order: Sequence[str] | None = None
+        self._compiled: dict[str, tuple[str, Sequence[str] | None]] = {}
 
     def of(self, **values: Any) -> Question:
         """The statement with its values, by name."""
@@ -34,19 +34,16 @@ class Statement:
 
     def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
         """Run it by itself."""
-        return connection.exec_driver_sql(*self.of(**values).bound(connection))
+        return connection.exec_driver_sql(*self.of(**values).bound(connection.dialect))
 
-    def bind(self, connection: Connection, values: dict[str, Any]) -> tuple[str, Any]:
-        """Its text and its parameters, as the driver wants them."""
-        if not self._sql:
-            self._compile(connection)
-        order = self._order
-        return self._sql, values if order is None else tuple([values[name] for name in order])
-
-    def _compile(self, connection: Connection) -> None:
-        compiled = self._element.compile(dialect=connection.dialect, column_keys=self._columns)
-        self._order = compiled.positiontup
-        self._sql = str(compiled)
+    def bind(self, dialect: SQLDialect, values: dict[str, Any]) -> tuple[str, Any]:
+        """Its text and its parameters, in the style of the dialect."""
+        style = dialect.paramstyle
+        if style not in self._compiled:
+            compiled = self._element.compile(dialect=dialect, column_keys=self._columns)
+            self._compiled[style] = str(compiled), compiled.positiontup
+        text, order = self._compiled[style]
+        return text, values if order is None else tuple([values[name] for name in order])
 
 
 class Question(NamedTuple):
@@ -55,8 +52,8 @@ class Question(NamedTuple):
     statement: Statement
     values: dict[str, Any]
 
-    def bound(self, connection: Connection) -> tuple[str, Any]:
-        return self.statement.bind(connection, self.values)
+    def bound(self, dialect: SQLDialect) -> tuple[str, Any]:
+        return self.statement.bind(dialect, self.values)
 
 
 class Statements:

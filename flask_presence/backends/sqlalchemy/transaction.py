@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
 if TYPE_CHECKING:
@@ -55,11 +54,11 @@ class Transaction:
         """The answers in order; what is not taken may not have been asked."""
         self._flush()
         for question in questions:
-            yield self._run([question.bound(self._connection)])[-1]
+            yield self._run([self._bind(question)])[-1]
 
     def later(self, question: Question) -> None:
         """Write this before anything else is asked, or at the end."""
-        self._waiting.append(question.bound(self._connection))
+        self._waiting.append(self._bind(question))
 
     def _end(self) -> None:
         if self._commit:
@@ -74,6 +73,9 @@ class Transaction:
         except Exception:
             # What went wrong before is what has to be told.
             self._connection.invalidate()
+
+    def _bind(self, question: Question) -> tuple[str, Any]:
+        return question.bound(self._connection.dialect)
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -100,34 +102,3 @@ class Transaction:
         """Raise it as SQLAlchemy raises the errors of its own statements, listeners and the state
         of the pool included, for which it has no public name."""
         self._connection._handle_dbapi_exception(error, statement, None, None, None)
-
-
-class Pipeline(Transaction):
-    """On psycopg: what is asked or written together takes one round trip."""
-
-    def ask(self, *questions: Question) -> Iterator[Rows]:
-        waiting, self._waiting = self._waiting, []
-        bound = [question.bound(self._connection) for question in questions]
-        return iter(self._run([*waiting, *bound])[len(waiting) :])
-
-    def _execute(self, statements: Sequence[tuple[str, Any]]) -> list[Rows]:
-        driver: Any = self._driver.driver_connection
-        if len(statements) == 1:
-            return [_rows(driver.execute(*statements[0]))]
-        with driver.pipeline():
-            cursors = [driver.execute(*statement) for statement in statements]
-        return [_rows(cursor) for cursor in cursors]
-
-
-def _rows(cursor: Any) -> Rows:
-    rows: Rows = cursor.fetchall() if cursor.description else ()
-    return rows
-
-
-def kind_of(engine: Engine) -> type[Transaction]:
-    """What the engine's driver is able to."""
-    if engine.dialect.driver != "psycopg":
-        return Transaction
-    from psycopg import Pipeline as Supported
-
-    return Pipeline if Supported.is_supported() else Transaction
