@@ -10,7 +10,7 @@ from .figures import Line
 PARTS = {
     # Name: rounds, and the seconds of a measured stretch.
     "events": (3, 2.0),
-    "burst": (3, 0.0),
+    "burst": (5, 0.0),
     "telling": (3, 0.0),
     "vanishing": (3, 0.0),
     "memory": (3, 0.0),
