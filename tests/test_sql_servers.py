@@ -341,6 +341,24 @@ def test_a_restart_that_nobody_noticed_is_no_error(
     assert answers(either)
 
 
+def test_a_server_that_started_again_has_begun_anew_and_one_that_cut_connections_has_not(
+    either: SQLAlchemyBackend, database: Database
+) -> None:
+    enter(either)
+    either.engine.dispose()
+    assert answers(either)
+    assert not either.has_begun_anew()
+    assert not either.is_restored
+
+    database.stop()
+    database.start()
+
+    assert answers(either)
+    assert either.has_begun_anew()
+    assert not either.has_begun_anew()
+    assert either.is_restored
+
+
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("statement", "lease"),

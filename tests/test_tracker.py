@@ -1414,6 +1414,32 @@ def test_a_store_that_turned_back_and_caught_up_is_found_by_whoever_read_in_betw
     assert [state["epoch"] for state in here.inbox("watcher", "state")] == [after.epoch]
 
 
+@pytest.mark.parametrize("has_begun_anew", [True, False])
+def test_a_store_that_turned_back_and_caught_up_is_found_by_its_server_having_begun_anew(
+    sql_store: SQLStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, has_begun_anew: bool
+) -> None:
+    """Invariant 7."""
+    here, there = Process(sql_store, clock), Process(sql_store, clock)
+    there.enter("zoe")
+    here.watch("watcher")
+    saved = sql_store.save()
+    there.enter("ada")
+    here.renew()
+    told = len(here.inbox("watcher", "state"))
+    before = sql_store.state(ROOM).state
+
+    sql_store.go_back(saved)
+    there.enter("bob")
+    assert sql_store.state(ROOM).state.position.revision == before.revision
+    monkeypatch.setattr(sql_store, "has_begun_anew", lambda: has_begun_anew)
+    here.renew()
+
+    after = sql_store.state(ROOM).state
+    assert (after.epoch != before.epoch) is has_begun_anew
+    anew = [state["epoch"] for state in here.inbox("watcher", "state")[told:]]
+    assert anew == ([after.epoch] if has_begun_anew else [])
+
+
 def test_what_clients_gave_is_written_again_where_another_server_took_the_place_of_the_store(
     sql_store: SQLStore, clock: Clock
 ) -> None:

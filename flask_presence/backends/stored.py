@@ -18,6 +18,10 @@ from .base import Command, Told
 
 log = logging.getLogger(__name__)
 
+RESTORED_SECONDS = 600.0
+"""For so long after a store started from what it had saved there may be clients who remember more
+than it has."""
+
 
 class Damaged(BackendUnavailable):
     """The store holds something that presence did not write, in this channel where it is known."""

@@ -54,6 +54,8 @@ class Holdings:
         self._clock = parts.clock
         self._unheld: set[Client] = set()
         self._unwritten: set[str] = set()
+        self._is_doubtful = False
+        """May the store have lost what any client gave last?"""
         self._gone: list[Client] = []
         self._doubted: list[tuple[float, Client]] = []
         self._lapsing: deque[tuple[float, set[str]]] = deque()
@@ -328,10 +330,15 @@ class Holdings:
             ]
         )
         self._give_up(theirs - {Key(channel, client.id) for channel, client, _ in mine})
-        if self._backend.has_begun_anew():
+        if self._is_doubtful:
+            self._is_doubtful = False
             self._unwritten.update(held.channel for held in mine)
         self.write_again(())
         self._reconciled_at = self._clock()
+
+    def doubt_all(self) -> None:
+        """The store began anew: write what every client gave once more, with the next reconcile."""
+        self._is_doubtful = True
 
     def _give_up(self, keys: Iterable[Key]) -> None:
         """Take out of the store whom nobody here wants in."""

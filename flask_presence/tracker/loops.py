@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ..errors import PresenceError
+from ..model import Position
 from .commands import Commands
 from .connections import Connections
 from .hearing import Hearing
@@ -157,6 +158,8 @@ class Loops:
         if self._reading is not None and asked >= self._reading.at:
             reading, self._reading = self._reading, None
             attempt(lambda: self._holdings.reconcile(reading), "reconcile with the store")
+        if self._parts.backend.has_begun_anew():
+            self._doubt(known)
         verdict = self._parts.feed.compare(
             known,
             renewal.positions,
@@ -167,6 +170,16 @@ class Loops:
             self._parts.feed.owe(channel)
         for channel, epoch in verdict.rolled_back.items():
             self._parts.feed.give_up(channel, epoch)
+
+    def _doubt(self, known: Mapping[str, Position]) -> None:
+        """The store began anew, and may have forgotten its last writes."""
+        self._holdings.doubt_all()
+        if self._parts.rooms.hears:
+            # Whoever hears all that is written notices what is written once more.
+            return
+        for channel, position in (self._parts.feed.known() | dict(known)).items():
+            if position.epoch is not None:
+                self._parts.feed.give_up(channel, position.epoch)
 
     def _end_epochs(self) -> None:
         """Begin another epoch where the store turned back, and have everyone take the state."""

@@ -138,19 +138,42 @@ def seen_leaving(history: History) -> Iterator[Violation]:
         change = signal.change
         if change["kind"] != "left" or _turned_back(history, signal.at):
             continue
-        if _was_last_in_store(history, signal):
+        if _was_last_in_store(history, signal) or not _who_was_in(history, change, signal.at):
             continue
-        for stay in history.certain.get(change["channel"], ()):
-            moment = signal.at - SIGNAL_SECONDS, signal.at
-            if stay.user is None or stay.user != change["user_id"] or not stay.covers(*moment):
-                continue
-            if not _is_excused(history, stay, *moment):
-                yield Violation(
-                    "1 seen leaving",
-                    signal.at,
-                    f"{stay.user} left {change['channel']} ({change['reason']}) while {stay.who} "
-                    f"was in",
-                )
+        for who in _who_was_in(history, change, _latest_moment(history, signal)):
+            yield Violation(
+                "1 seen leaving",
+                signal.at,
+                f"{change['user_id']} left {change['channel']} ({change['reason']}) while {who} "
+                f"was in",
+            )
+
+
+def _who_was_in(history: History, change: dict[str, Any], latest: float) -> list[str]:
+    """The clients of whoever left that were in nevertheless, when that was done by ``latest``."""
+    moment = latest - SIGNAL_SECONDS, latest
+    return [
+        stay.who
+        for stay in history.certain.get(change["channel"], ())
+        if stay.user is not None
+        and stay.user == change["user_id"]
+        and stay.covers(*moment)
+        and not _is_excused(history, stay, *moment)
+    ]
+
+
+def _latest_moment(history: History, signal: Signal) -> float:
+    """By when the step was done that was signalled: before those with higher revisions."""
+    counter, revision = _counter_of(signal), signal.change["revision"]
+    return min(
+        other.at
+        for other in history.signals
+        if _counter_of(other) == counter and other.change["revision"] >= revision
+    )
+
+
+def _counter_of(signal: Signal) -> tuple[str, str]:
+    return signal.change["channel"], signal.change["epoch"]
 
 
 def _was_last_in_store(history: History, signal: Signal) -> bool:

@@ -163,6 +163,28 @@ def test_who_leaves_within_the_grace_is_seen_leaving(
     assert log.rules() == expected
 
 
+@pytest.mark.parametrize(
+    ("is_told_first", "expected"), [(True, set()), (False, {"1 seen leaving"})]
+)
+def test_who_had_left_before_they_entered_again_is_not_seen_leaving(
+    log: Log, is_told_first: bool, expected: set[str]
+) -> None:
+    """However late a busy server signals it: revisions tell the order."""
+    log.add("ada", "closed", "dropped")
+    log.now += 2
+    log.open("ada2", "ada")
+    number = log.ask("ada2", "enter", {"channel": ROOM})
+    if is_told_first:
+        log.signal("entered", "ada", 3, 1)
+    log.answer("ada2", number)
+    log.now += 2
+    log.signal("left", "ada", 2, 0, reason="timeout")
+    if not is_told_first:
+        log.signal("entered", "ada", 3, 1)
+
+    assert log.rules() == expected
+
+
 def test_who_leaves_by_another_tab_is_not_seen_leaving(log: Log) -> None:
     log.open("ada2", "ada")
     log.add("ada", "closed", "dropped")

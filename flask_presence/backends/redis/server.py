@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import redis
 
 from ...errors import BackendUnavailable
-from ..stored import Damaged
+from ..stored import RESTORED_SECONDS, Damaged
 from .runner import Runner
 
 PAUSE_SECONDS = 1.0
@@ -22,9 +22,6 @@ PAUSE_SECONDS = 1.0
 AT_ONCE = 32
 """How many requests of one process are under way: more would take turns in the server anyway, each
 on a connection of its own."""
-
-RESTORED_SECONDS = 600.0
-"""For so long after a start from a snapshot there may be clients who remember more than it has."""
 
 OLDEST = (6, 2)
 

@@ -680,6 +680,13 @@ class SQLAlchemyBackend(StepBackend):
 
         self._read(work)
 
+    def has_begun_anew(self) -> bool:
+        return self.dialect.server_run.take_another()
+
+    @property
+    def is_restored(self) -> bool:
+        return self.dialect.server_run.is_restored
+
     def after_fork(self) -> None:
         self.engine.dispose(close=False)
         self.dialect.after_fork()

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from .limits import limit_reading
+from .run import Run
 from .transaction import Transaction
 
 BUSY_SECONDS = 2.0
@@ -82,9 +83,15 @@ class Dialect:
     """What a connection is told when it is made: bounds for its waiting, where nobody has set one;
     a process that is frozen keeps no lock."""
 
+    uptime: str = (
+        "SELECT 'uptime', EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start_time())"
+    )
+    """A row with, last, how many seconds ago the server was started."""
+
     _insert: Callable[[Table], Any] = staticmethod(postgresql.insert)
 
     def __init__(self) -> None:
+        self.server_run = Run()
         self._silent_until = float("-inf")
         self._pipeline: type[Transaction] | None = None
         """What a step is, where the driver takes many statements at once."""
@@ -104,6 +111,8 @@ class Dialect:
             cursor = connection.cursor()
             for statement in self.session:
                 cursor.execute(statement)
+            cursor.execute(self.uptime)
+            self.server_run.note(float(cursor.fetchone()[-1]))
             cursor.close()
             connection.commit()
 
@@ -212,6 +221,8 @@ class MySQLDialect(Dialect):
         "innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 1), "
         "lock_wait_timeout = LEAST(@@lock_wait_timeout, 1)",
     )
+
+    uptime = "SHOW GLOBAL STATUS LIKE 'Uptime'"
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
