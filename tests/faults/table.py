@@ -185,6 +185,7 @@ FAULTS = {
             "silent subscribers",
             harm.silence,
             8,
+            modes=("gevent", "gevent"),
             settings={"SOCKETIO": {"ping_interval": 2, "ping_timeout": 2}},
         ),
     ]
