@@ -261,6 +261,17 @@ def test_only_a_user_who_left_is_written_down_as_seen(backend: RedisBackend, cli
     assert client.pttl("presence:seen") >= backend.last_seen_retention * 1000
 
 
+def test_a_client_that_leaves_by_its_name_and_by_its_user_s_leaves_once(
+    backend: RedisBackend, client: Any
+) -> None:
+    backend.enter(member("c1"), epoch="e", timeout=60)
+
+    changes = backend.leave(ROOM, ["c1"], user_id="ann")
+
+    assert [change.kind for change in changes] == ["left"]
+    audit(client)
+
+
 def test_a_client_that_is_named_twice_in_one_call_is_in_once(
     backend: RedisBackend, client: Any
 ) -> None:
@@ -352,6 +363,19 @@ def test_whichever_key_is_lost_a_reconcile_and_a_touch_bring_everyone_back(
     clock.advance(61)
     end_all(backend)
     assert backend.channels() == {}
+
+
+@pytest.mark.parametrize("kind", ["users", "clients", "deadlines"])
+def test_a_channel_that_lost_one_of_its_keys_is_lost(
+    backend: RedisBackend, client: Any, kind: str
+) -> None:
+    populate(backend)
+
+    client.delete(f"presence:{kind}:{ROOM}")
+
+    state = backend.count(ROOM).state
+    assert state is not None
+    assert state.epoch is None
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -19,7 +19,7 @@ from wire import eventually
 
 from flask_presence import BackendUnavailable
 from flask_presence.backends.base import Command
-from flask_presence.backends.redis import RedisBackend, connect, server
+from flask_presence.backends.redis import RedisBackend, connect, runner, server
 from flask_presence.model import Member
 from flask_presence.testing.contract import Clock
 
@@ -253,21 +253,22 @@ class Interrupted(BaseException):
 
 
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
-    make: Callable[..., RedisBackend], frozen: Redis
+    make: Callable[..., RedisBackend],
+    steady: Redis,
+    client: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backend = make(f"{frozen.url}?socket_timeout=5")
+    backend = make(steady.url)
     enter(backend)
 
-    def interrupt(*_: object) -> None:
+    def ask_and_stop(connection: Any, command: bytes) -> Any:
+        connection.send_packed_command([command])
         raise Interrupted
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    frozen.send(signal.SIGSTOP)
-    signal.setitimer(signal.ITIMER_REAL, SOON)
-    with pytest.raises(Interrupted):
-        backend.channels_of(client_id="c1")
-    signal.signal(signal.SIGALRM, before)
-    frozen.send(signal.SIGCONT)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_answer", ask_and_stop)
+        with pytest.raises(Interrupted):
+            backend.channels_of(client_id="c1")
 
     assert backend.workers() == []
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...model import User
 from ...protocol import load_objects
-from ..stored import Damaged, are_ids, are_whole
+from ..stored import Damaged, are_ids
 
 FIELDS = 9
 """Of each row, as ``rows.lua`` writes them: client, user, info, meta, place, named, wrote, worker
@@ -54,7 +54,6 @@ def _rows(channel: str, text: str) -> Iterable[Shown]:
         raise Damaged(f"The store holds rows of {channel} that are none: {error}") from error
     are_ids(clients, channel)
     are_ids(users, channel)
-    are_whole([*places, *named, *wrote], channel)
     return map(Shown, places, users, infos, metas, named, wrote)
 
 
