@@ -181,3 +181,14 @@ def test_answers_that_nobody_took_are_not_taken_for_those_to_something_else(
             enter(backend)
 
     assert [change.user_id for change in enter(backend)] == ["ada"]
+
+
+def test_statements_that_the_connection_was_made_to_forget_are_prepared_anew(
+    backend: SQLAlchemyBackend,
+) -> None:
+    enter(backend, "bob")
+
+    with backend.engine.begin() as connection:
+        connection.exec_driver_sql("DEALLOCATE ALL")
+
+    assert [change.user_id for change in enter(backend)] == ["ada"]

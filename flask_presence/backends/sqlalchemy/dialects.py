@@ -65,7 +65,7 @@ class Dialect:
     """One moment for all of a statement, so that indexes and joins can serve it."""
 
     greatest, least = "greatest", "least"
-    retried: tuple[str | int, ...] = ("40001", "40P01")
+    retried: tuple[str | int, ...] = ("40001", "40P01", "26000")
     locks_by_upsert = True
     """Must the first statement on a channel be an insert, lest two steps lock each other out?"""
 

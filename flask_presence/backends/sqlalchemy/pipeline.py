@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection, OperationalError, waiting
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import error_from_result
+from psycopg.errors import InvalidSqlStatementName, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -55,15 +55,26 @@ class Pipeline(Transaction):
             driver.close()
             raise OperationalError(str(error)) from error
         driver.pgconn.exit_pipeline_mode()
-        answers: list[Rows] = []
-        for command, result in zip(commands, results, strict=True):
-            rows = _rows(driver, result)
-            if command.prepares:
-                assert known is not None
-                known.add(command.prepares)
-            else:
-                answers.append(rows)
-        return answers
+        try:
+            return list(_answers(driver, known, commands, results))
+        except InvalidSqlStatementName:
+            # Somebody had the connection forget them all, as psycopg does when it rolls back.
+            _prepared.pop(driver, None)
+            raise
+
+
+def _answers(
+    driver: Connection[Any],
+    known: set[bytes] | None,
+    commands: Sequence[Command],
+    results: Sequence[PGresult],
+) -> Iterator[Rows]:
+    for command, result in zip(commands, results, strict=True):
+        rows = _rows(driver, result)
+        if not command.prepares:
+            yield rows
+        elif known is not None:
+            known.add(command.prepares)
 
 
 class Command(NamedTuple):
