@@ -97,7 +97,8 @@ FAULTS = {
         ],
         Fault("replies dropped", harm.drop_replies, 2, costs_signals=SQL),
         Fault("muted", harm.mute, 2, AFTER_DEATH, costs_signals=BOTH),
-        Fault("connections cut", harm.cut, 3, AFTER_DEATH, (*BOTH, "mariadb"), costs_signals=SQL),
+        # A connection may be cut, and the one on which the same is asked again.
+        Fault("connections cut", harm.cut, 3, AFTER_DEATH, (*BOTH, "mariadb"), costs_signals=EVERY),
         Fault("scripts forgotten", harm.forget_scripts, 1, grounds=("redis",)),
         Fault("deafened", harm.deafen, 2, grounds=("redis",)),
         Fault(
