@@ -161,21 +161,22 @@ def report(app: Flask) -> None:
 
 def count_statements(app: Flask) -> None:
     """Count what the store is asked, to be read at ``/statements``."""
-    from sqlalchemy import event
+    import statements
 
-    statements: list[str] = []
+    sent: list[str] = []
     lock = threading.Lock()
 
-    @event.listens_for(app.extensions["presence"].backend.engine, "before_cursor_execute")
-    def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def count(statement: str) -> None:
         with lock:
-            statements.append(statement)
+            sent.append(statement)
+
+    statements.listen(app.extensions["presence"].backend, count)
 
     @app.get("/statements")
     def read_statements() -> list[str]:
         with lock:
-            found = list(statements)
-            statements.clear()
+            found = list(sent)
+            sent.clear()
         return found
 
 

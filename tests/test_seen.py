@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import statements
 from stores import Store
 
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.backends.sqlalchemy import backend as backend_module
-from flask_presence.backends.sqlalchemy.transaction import Transaction
 from flask_presence.model import Member
 
 USERS = [f"user {number}" for number in range(20)]
@@ -36,23 +36,12 @@ def fill(backend: SQLAlchemyBackend, *channels: str) -> None:
         backend.hold(channel, members, epoch="e", worker="w1")
 
 
-def statements(backend: SQLAlchemyBackend, act: Callable[[], Any]) -> list[str]:
-    """What is sent to the database meanwhile: each text once for all the rows that go with it."""
+def statements_of(backend: SQLAlchemyBackend, act: Callable[[], Any]) -> list[str]:
+    """How the statements begin that are sent to the database meanwhile."""
     sent: list[str] = []
-    run = Transaction._run
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        sent.append(" ".join(statement.split()[:3]))
-
-    def note_step(self: Transaction, statements: Sequence[tuple[str, Any]]) -> Any:
-        sent.extend(" ".join(statement.split()[:3]) for statement, _ in statements)
-        return run(self, statements)
-
-    sa.event.listen(backend.engine, "before_cursor_execute", note)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Transaction, "_run", note_step)
-        act()
-    sa.event.remove(backend.engine, "before_cursor_execute", note)
+    stop = statements.listen(backend, lambda text: sent.append(" ".join(text.split()[:3])))
+    act()
+    stop()
     return sent
 
 
@@ -63,10 +52,10 @@ def test_a_departure_takes_one_write_more_and_none_where_nothing_is_kept(
 ) -> None:
     fill(backend, "/room/1", "/room/2")
     backend.last_seen_retention = 0
-    without = statements(backend, lambda: backend.leave("/room/1", some))
+    without = statements_of(backend, lambda: backend.leave("/room/1", some))
     backend.last_seen_retention = 60
 
-    kept = statements(backend, lambda: backend.leave("/room/2", some))
+    kept = statements_of(backend, lambda: backend.leave("/room/2", some))
 
     writes = [statement for statement in kept if not statement.startswith("SELECT")]
     assert [statement for statement in writes if statement not in without] == [
@@ -88,7 +77,7 @@ def test_staying_writes_nothing(backend: SQLAlchemyBackend) -> None:
         backend.last_seen(USERS)
         backend.prune()
 
-    sent = statements(backend, stay)
+    sent = statements_of(backend, stay)
 
     assert not [statement for statement in sent if statement.startswith(("INSERT", "DELETE"))]
 
@@ -101,7 +90,7 @@ def test_a_client_that_goes_while_its_user_stays_costs_no_write_more(
     user = USERS[0]
     backend.enter(Member("/room/1", "another", user), epoch="e", worker="w1")
 
-    sent = statements(backend, lambda: backend.leave("/room/1", [user]))
+    sent = statements_of(backend, lambda: backend.leave("/room/1", [user]))
 
     assert sent
     assert not [statement for statement in sent if "presence_seen" in statement]

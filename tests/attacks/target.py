@@ -26,9 +26,10 @@ import threading
 import traceback
 from typing import Any
 
+import statements
 from flask import Flask, render_template_string, request
 from server import TestUser, create_app, report, serve
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from flask_presence import ChannelConfig, Presence
 from flask_presence.tracker import holdings
@@ -57,11 +58,7 @@ class Diary:
 def watch_store(backend: Any, diary: Diary) -> None:
     """Note each statement to the database, or each script that Redis runs."""
     if hasattr(backend, "engine"):
-
-        @event.listens_for(backend.engine, "before_cursor_execute")
-        def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            diary.note(f"store: {statement}")
-
+        statements.listen(backend, lambda statement: diary.note(f"store: {statement}"))
         return
     send = backend.server._send
 
