@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -88,6 +89,7 @@ class Database(ABC):
             yield connection
 
     def start(self) -> None:
+        self.began = time.monotonic()
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 self._as_user(self._command()),

@@ -17,7 +17,7 @@ from flask_presence.backends.base import SLICE, Command, Key
 from flask_presence.backends.redis import RedisBackend, connect
 from flask_presence.errors import ClientIdTaken, NotPresent, WorkerGone
 from flask_presence.model import Member
-from flask_presence.testing import Clock
+from flask_presence.testing.contract import Clock
 
 KEPT = 86_400.0
 LEASE = 15.0
