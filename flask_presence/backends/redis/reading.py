@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from operator import attrgetter
-from typing import NamedTuple
+from operator import itemgetter
 
 from ...model import User
 from ...protocol import load_objects
@@ -15,15 +14,8 @@ FIELDS = 9
 and timeout. A NUL follows each."""
 
 
-class Shown(NamedTuple):
-    """What one client shows of its user; info and meta are still text."""
-
-    place: int
-    user_id: str
-    info: str
-    meta: str
-    named: int
-    wrote: int
+Shown = tuple[int, str, str, str, int, int]
+"""What one client shows of its user: place, user, info and meta as text, named, wrote."""
 
 
 def users_of(channel: str, text: str, count: int) -> tuple[User, ...]:
@@ -35,11 +27,12 @@ def users_of(channel: str, text: str, count: int) -> tuple[User, ...]:
     shown = sorted(_rows(channel, text))
     if len(shown) != count:
         shown = sorted(_merged(shown))
-    if len({row.user_id for row in shown}) != count:
+    users = [row[1] for row in shown]
+    if len(set(users)) != count:
         raise Damaged(f"The store holds other users of {channel} than it counts.", channel)
-    infos = load_objects([row.info for row in shown])
-    metas = load_objects([row.meta or "{}" for row in shown])
-    return tuple(map(User, [row.user_id for row in shown], infos, metas))
+    infos = load_objects([row[2] for row in shown])
+    metas = load_objects([row[3] or "{}" for row in shown])
+    return tuple(map(User, users, infos, metas))
 
 
 def _rows(channel: str, text: str) -> Iterable[Shown]:
@@ -54,14 +47,15 @@ def _rows(channel: str, text: str) -> Iterable[Shown]:
         raise Damaged(f"The store holds rows of {channel} that are none: {error}") from error
     are_ids(clients, channel)
     are_ids(users, channel)
-    return map(Shown, places, users, infos, metas, named, wrote)
+    return zip(places, users, infos, metas, named, wrote, strict=True)
 
 
 def _merged(rows: Iterable[Shown]) -> Iterable[Shown]:
     """One for each user: the info given last, and the meta of the client that wrote last."""
     groups: dict[str, list[Shown]] = {}
     for row in rows:
-        groups.setdefault(row.user_id, []).append(row)
+        groups.setdefault(row[1], []).append(row)
     for some in groups.values():
-        newest, writer = max(some, key=attrgetter("named")), max(some, key=attrgetter("wrote"))
-        yield newest._replace(meta=writer.meta, place=some[0].place)
+        place, user, info, _, named, _ = max(some, key=itemgetter(4))
+        _, _, _, meta, _, wrote = max(some, key=itemgetter(5))
+        yield place, user, info, meta, named, wrote
