@@ -20,6 +20,11 @@ from .stage import WORKER_TIMEOUT, Stage
 RENEWAL = WORKER_TIMEOUT / 3
 LEASE_OVER = WORKER_TIMEOUT + 1.5
 """Seconds after which a worker that does not renew is found dead."""
+LATE_SECONDS = 2.5
+"""What waited for so long is not done any more, where the store can tell."""
+ALONE_SECONDS = 2.0
+"""For so long one server alone has the store again: after a failed call it does not ask for a
+second, and then it prunes."""
 MANY = 5000
 HANDS = ThreadPoolExecutor(16)
 """Threads that stay: a database ends with the one that started it."""
@@ -143,15 +148,17 @@ def crash(stage: Stage) -> None:
 
 def freezing(seconds: float) -> Callable[[Stage], None]:
     def freeze(stage: Stage) -> None:
-        """It wakes for one server after another, so that the first sees whom the others hold."""
+        """It wakes for one server after another, so that the first sees whom the others hold, and
+        finds nothing to do that was asked just before."""
         _is_server(stage).freeze()
-        time.sleep(seconds)
+        time.sleep(max(0, seconds - LATE_SECONDS))
         for proxy in stage.proxies:
             proxy.stall()
+        time.sleep(min(seconds, LATE_SECONDS))
         _is_server(stage).thaw()
         for proxy in stage.chance.sample(stage.proxies, len(stage.proxies)):
             proxy.flow()
-            time.sleep(0.7)
+            time.sleep(ALONE_SECONDS)
 
     return freeze
 

@@ -194,7 +194,14 @@ class Mirror:
             del self.watched[channel]
         if error == "not_present":
             self.entered.pop(channel, None)
-        if event in ("enter", "leave", "update") and error == "unavailable":
+        if error == "unavailable":
+            self._doubt(event, channel)
+
+    def _doubt(self, event: str, channel: str) -> None:
+        """It is not known whether this was done. Nobody is out by entering again or updating."""
+        if event in ("enter", "update") and channel in self.entered:
+            self.entered[channel] = UNKNOWN
+        elif event in ("enter", "leave"):
             self.entered.pop(channel, None)
             self.uncertain.add(channel)
 

@@ -31,8 +31,10 @@ WEIGHTS = {
     "move": 15,
     "evict": 3,
 }
-STAYING = {"unsubscribe": 0, "reload": 0, "close": 0, "move": 0, "evict": 0}
-"""What a watcher, who sees the whole run, does not do."""
+STAYING = {"leave": 0, "unsubscribe": 0, "reload": 0, "close": 0, "move": 0, "evict": 0}
+"""What a watcher, who sees the whole run and stays where it entered, does not do."""
+INSTEAD = {"leave": "update", "unsubscribe": "subscribe"}
+"""What it does instead, in a batch."""
 BATCHED = ["enter", "enter", "leave", "update", "subscribe", "unsubscribe", "state"]
 IN_FLIGHT = 2
 """How many operations a connection may have under way when it is lost, at the most."""
@@ -61,7 +63,7 @@ def info_of(user: str) -> Payload:
 class Planner:
     """Plans for one tab, turn after turn. It remembers what it meant to do, not what became of it.
 
-    Every fourth tab is a watcher: it subscribes to everything and stays.
+    Every fourth tab is a watcher: it subscribes to everything, and stays wherever it is.
     """
 
     def __init__(self, seed: int, number: int, *, servers: int) -> None:
@@ -119,8 +121,8 @@ class Planner:
     def _op(self, kind: str, channel: str) -> Op:
         if kind == "state":
             return kind, {"channels": self._chance.sample(CHANNELS, 3)}
-        if self.is_watcher and kind == "unsubscribe":
-            kind = "subscribe"
+        if self.is_watcher:
+            kind = INSTEAD.get(kind, kind)
         payload: Payload = {"channel": channel}
         if kind == "update" or (kind == "enter" and self._chance.random() < 0.3):
             payload["meta"] = {"n": self._chance.randrange(5)}

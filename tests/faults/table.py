@@ -89,7 +89,7 @@ FAULTS = {
             Fault(
                 f"frozen {seconds} s",
                 harm.freezing(seconds),
-                seconds + 1.5,
+                seconds + 4,
                 AFTER_DEATH + RENEWAL,
                 costs_signals=BOTH,
             )

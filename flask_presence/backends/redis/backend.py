@@ -35,7 +35,7 @@ from .server import Server
 
 log = logging.getLogger(__name__)
 
-STEP = SLICE // 2
+STEP = SLICE // 5
 """How many members one script makes or ends at the most: while it runs, everybody waits."""
 
 
