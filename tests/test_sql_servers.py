@@ -342,6 +342,20 @@ def test_a_restart_that_nobody_noticed_is_no_error(
     assert answers(either)
 
 
+def test_a_lease_is_renewed_while_all_connections_are_taken(
+    backend: SQLAlchemyBackend, database: Database
+) -> None:
+    backend.renew("w1", 60, create=True)
+
+    with ExitStack() as taken:
+        pool: Any = backend.engine.pool
+        for _ in range(pool.size() + pool._max_overflow):
+            taken.enter_context(backend.engine.connect())
+        assert_unavailable(backend)
+
+        assert backend.renew("w1", 60).held
+
+
 def test_a_server_that_started_again_has_begun_anew_and_one_that_cut_connections_has_not(
     either: SQLAlchemyBackend, database: Database
 ) -> None:

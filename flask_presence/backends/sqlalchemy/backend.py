@@ -96,6 +96,7 @@ class SQLAlchemyBackend(StepBackend):
         self.engine = engine
         self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
         self.dialect = dialect_of(engine)
+        self._engine_of_leases = self.dialect.beside(engine)
         self._makes_tables = makes_tables
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
@@ -139,11 +140,14 @@ class SQLAlchemyBackend(StepBackend):
 
         self._transact(work)
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
+    def _transact(self, work: Callable[[Connection], T], *, engine: Engine | None = None) -> T:
         """Run ``work`` in one transaction."""
 
         def transact() -> T:
-            with self._noticing_absence(), self.dialect.writing(self.engine) as connection:
+            with (
+                self._noticing_absence(),
+                self.dialect.writing(engine or self.engine) as connection,
+            ):
                 return work(connection)
 
         return self._retrying(transact)
@@ -304,7 +308,7 @@ class SQLAlchemyBackend(StepBackend):
             latest, commands = self._commands(connection, cursor, now)
             return Renewal(held, latest, self._positions(connection, channels), commands)
 
-        return self._transact(work)
+        return self._transact(work, engine=self._engine_of_leases)
 
     def _is_new(self, connection: Connection, worker: str) -> bool:
         workers = self.tables.workers
@@ -689,7 +693,9 @@ class SQLAlchemyBackend(StepBackend):
 
     def after_fork(self) -> None:
         self.engine.dispose(close=False)
+        self._engine_of_leases.dispose(close=False)
         self.dialect.after_fork()
 
     def close(self) -> None:
         self.engine.dispose()
+        self._engine_of_leases.dispose()

@@ -116,6 +116,11 @@ class Dialect:
             cursor.close()
             connection.commit()
 
+    def beside(self, engine: Engine) -> Engine:
+        """The same database by connections of its own, for what must not wait until others are
+        done with theirs."""
+        return Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True)
+
     def _note_silence(self, context: Any) -> None:
         message = str(context.original_exception)
         if "timed out" in message or "timeout expired" in message:
@@ -313,6 +318,10 @@ class SQLiteDialect(Dialect):
             connection = engine.execution_options(presence_writes=True).connect()
             with connection, connection.begin():
                 yield connection
+
+    def beside(self, engine: Engine) -> Engine:
+        """There is one writer at a time, whatever it is connected by."""
+        return engine
 
     @contextmanager
     def stepping(self, engine: Engine) -> Iterator[Transaction]:
