@@ -248,6 +248,36 @@ def test_who_was_sent_less_than_there_is_is_behind() -> None:
     assert compare(feed_at(Position("e", 3)), Position("e", 4)) == ([ROOM], {})
 
 
+@pytest.mark.parametrize("start", [Position("e", 3), NOWHERE])
+def test_what_is_about_to_be_sent_is_missing_only_after_another_renewal(start: Position) -> None:
+    feed, now = feed_at(start), Position("e", start.revision + 2)
+    for revision in (start.revision + 1, now.revision):
+        feed.note_coming(ROOM, "e", revision)
+
+    assert compare(feed, now) == ([], {})
+    assert compare(feed, now) == ([ROOM], {})
+
+
+@pytest.mark.parametrize("start", [Position("e", 3), NOWHERE])
+def test_what_others_changed_is_missing_though_something_is_about_to_be_sent(
+    start: Position,
+) -> None:
+    feed = feed_at(start)
+    feed.note_coming(ROOM, "e", start.revision + 2)
+    feed.note_coming(ROOM, "f", start.revision + 1)
+
+    assert compare(feed, Position("e", start.revision + 2)) == ([ROOM], {})
+
+
+def test_what_was_sent_is_not_about_to_be_sent_any_more() -> None:
+    feed = feed_at(Position("e", 3))
+    feed.note_coming(ROOM, "e", 4)
+    feed.note_diff(ROOM, "e", [(4, 4)])
+    feed.note_pushed(ROOM, Position("f", 3))
+
+    assert compare(feed, Position("f", 4)) == ([ROOM], {})
+
+
 def test_a_revision_that_is_heard_once_more_ends_its_epoch() -> None:
     feed = feed_at(Position("e", 3))
     assert not feed.note_heard(ROOM, "e", 4, 6)

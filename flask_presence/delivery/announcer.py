@@ -53,6 +53,7 @@ class Announcer:
         """Tell the world; call it after the commit and outside of any lock."""
         # Where the store brings all changes as events, these come back as such.
         if changes and not self._rooms.hears:
+            self._rooms.expect(changes)
             self._send_soon(changes)
         for change in changes:
             self._signal(change)

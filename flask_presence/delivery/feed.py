@@ -24,6 +24,10 @@ class _Watched:
     """The highest revision with none missing below, of what all local subscribers were sent."""
     later: list[tuple[int, int]] = field(default_factory=list)
     """Ranges sent above that."""
+    coming: dict[int, bool] = field(default_factory=dict)
+    """Revisions of that epoch that are about to be sent; true: and were so a renewal ago."""
+    begun: str | None = None
+    """The epoch of those, where none was sent yet."""
     known: Position = NOWHERE
     """The newest position known to exist."""
     older: Position | None = None
@@ -55,19 +59,37 @@ class _Watched:
         if epoch != self.sent.epoch:
             # Another epoch: nothing that was sent says where its subscribers stand.
             return
-        reached = self.sent.revision
-        while later and later[0][0] <= reached + 1:
-            reached = max(reached, later.pop(0)[1])
-        self.sent, self.later = Position(epoch, reached), later
+        self.sent = Position(epoch, _reached(self.sent.revision, later))
+        self.later = later
+
+    @property
+    def epoch(self) -> str | None:
+        """The epoch of what was sent, or else of what is coming."""
+        return self.begun if self.sent in (None, NOWHERE) else self.sent.epoch
+
+    def will_have_sent(self) -> int:
+        """The highest revision with none missing below, once what is coming is sent; what has been
+        coming for so long will not come any more."""
+        assert self.sent is not None
+        soon = [(revision, revision) for revision, is_late in self.coming.items() if not is_late]
+        self.coming = dict.fromkeys(self.coming, True)
+        return _reached(self.sent.revision, _merged([*self.later, *soon]))
 
     def replace(self, position: Position) -> None:
         if self.sent is not None and self.sent.epoch == position.epoch:
             position = max(self.sent, position, key=lambda known: known.revision)
         else:
-            self.later = []
+            self.later, self.coming, self.begun = [], {}, None
         self.sent = position
         if position.epoch is not None:
             self.send(position.epoch, [])
+
+
+def _reached(revision: int, later: list[tuple[int, int]]) -> int:
+    """The highest revision with none missing below; ranges that lead there are taken out."""
+    while later and later[0][0] <= revision + 1:
+        revision = max(revision, later.pop(0)[1])
+    return revision
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -120,6 +142,17 @@ class Feed:
                 watched.learn(position)
                 watched.replace(position)
 
+    def note_coming(self, channel: str, epoch: str, revision: int) -> None:
+        """All subscribers are about to be sent the change with this revision."""
+        with self._lock:
+            watched = self._watched.get(channel)
+            if watched is None or watched.sent is None:
+                return
+            if watched.sent == NOWHERE and watched.begun is None:
+                watched.begun = epoch
+            if watched.epoch == epoch:
+                watched.coming[revision] = False
+
     def note_diff(self, channel: str, epoch: str, ranges: list[tuple[int, int]]) -> None:
         """All subscribers were sent the changes with these revisions."""
         with self._lock:
@@ -127,6 +160,9 @@ class Feed:
             if watched is not None:
                 watched.learn(Position(epoch, ranges[-1][1]))
                 watched.send(epoch, ranges)
+                for start, end in ranges:
+                    for revision in range(start, end + 1):
+                        watched.coming.pop(revision, None)
 
     def note_heard(self, channel: str, epoch: str, first: int, last: int) -> bool:
         """The store brought these revisions; did it bring them before, and so has turned back?"""
@@ -217,11 +253,13 @@ class Feed:
                         verdict.rolled_back[name] = position.epoch
                     continue
                 watched.learn(position)
-                if position.epoch != watched.sent.epoch:
+                if position.epoch != watched.epoch:
                     verdict.behind.append(name)
                 elif diffs_arrive:
                     watched.replace(position)
-                elif due and due.epoch == position.epoch and due.revision > watched.sent.revision:
+                elif due is None or due.epoch != position.epoch:
+                    continue
+                elif due.revision > watched.will_have_sent():
                     verdict.behind.append(name)
         return verdict
 

@@ -8,10 +8,11 @@ one is the channel's own affair, and where that turns, they are moved together.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ..model import State
+from ..model import Change, State
 from .feed import Feed
 from .wire import Diff, state_forms
 
@@ -141,6 +142,11 @@ class Rooms:
 
     def leave(self, client_id: str, channel: str) -> None:
         self._transport.leave(client_id, present_room(channel))
+
+    def expect(self, changes: Iterable[Change]) -> None:
+        """Whoever looks meanwhile is to know that these changes will be sent soon."""
+        for change in changes:
+            self._feed.note_coming(change.channel, change.epoch, change.revision)
 
     def send_diff(self, diff: Diff) -> int:
         """Send a diff to all its subscribers; how many of them this process has."""
