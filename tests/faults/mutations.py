@@ -60,20 +60,26 @@ def _begin_late() -> None:
             yield transaction
 
     _patch(dialects.SQLiteDialect, "stepping", stepping)
+    _wait_before_writing()
+
+
+def _wait_before_writing() -> None:
+    """Have another one read the same."""
+    begin = step.SQLStep.open
+
+    def open_and_wait(self: step.SQLStep, *args: Any, **options: Any) -> Any:
+        opening = begin(self, *args, **options)
+        time.sleep(0.03)
+        return opening
+
+    _patch(step.SQLStep, "open", open_and_wait)
 
 
 def _no_lock_on_channels() -> None:
     """Two steps read the same counters of a channel."""
     _patch(dialects.Dialect, "locks_by_upsert", False)
     _patch(dialects.Dialect, "lock_row", lambda self, select: select)
-    begin = step.SQLStep.open
-
-    def open_and_wait(self: step.SQLStep, *args: Any, **options: Any) -> Any:
-        opening = begin(self, *args, **options)
-        time.sleep(0.03)  # For another one to read the same.
-        return opening
-
-    _patch(step.SQLStep, "open", open_and_wait)
+    _wait_before_writing()
 
 
 def _endless_lease() -> None:
