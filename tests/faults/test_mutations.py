@@ -11,7 +11,7 @@ from .test_short_round import make_ground
 
 pytestmark = pytest.mark.faults
 
-TRIES = 3
+TRIES = 5
 """How often chance may favour a server without a defence."""
 
 
