@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import tempfile
@@ -18,6 +19,8 @@ from stores import TABLES, prepared
 
 FROZEN_SECONDS = 60.0
 """After so long a database thaws by itself, lest a run hang."""
+
+REPLACE_ATTEMPTS = 10
 
 Keys = set[tuple[str, str]]
 """Members: channel and client id."""
@@ -231,6 +234,15 @@ class DatabaseGround(SQLGround, ServerGround):
         self._replace({})
 
     def _replace(self, content: dict[str, list[dict[str, Any]]]) -> None:
+        """Put this in the place of everything, once no step is under way."""
+        for _ in range(REPLACE_ATTEMPTS):
+            # Steps take the tables in another order, and one of both may have to give up.
+            with contextlib.suppress(sa.exc.OperationalError):
+                self._replace_once(content)
+                return
+        self._replace_once(content)
+
+    def _replace_once(self, content: dict[str, list[dict[str, Any]]]) -> None:
         with self._engine.begin() as connection:
             connection.exec_driver_sql(self._server.lock_statement(TABLES))
             for name in TABLES:
