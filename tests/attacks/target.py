@@ -25,6 +25,7 @@ import gc
 import logging
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import statements
@@ -45,6 +46,24 @@ class Diary:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._done: list[str] = []
+        self._thread = threading.local()
+
+    def watch_loops(self, runtime: Any) -> None:
+        """Tell what the loops ask of the store from what clients have asked for."""
+        spawn = runtime.spawn
+
+        def spawn_watched(target: Callable[[], None]) -> None:
+            def run() -> None:
+                self._thread.is_loop = True
+                target()
+
+            spawn(run)
+
+        runtime.spawn = spawn_watched
+
+    def note_store(self, statement: str) -> None:
+        """Note a statement, or a script."""
+        self.note(f"{'loop' if hasattr(self._thread, 'is_loop') else 'store'}: {statement}")
 
     def note(self, what: str) -> None:
         with self._lock:
@@ -59,12 +78,12 @@ class Diary:
 def watch_store(backend: Any, diary: Diary) -> None:
     """Note each statement to the database, or each script that Redis runs."""
     if hasattr(backend, "engine"):
-        statements.listen(backend, lambda statement: diary.note(f"store: {statement}"))
+        statements.listen(backend, diary.note_store)
         return
     send = backend.server._send
 
     def noted(script: str, operation: str, args: tuple[Any, ...]) -> Any:
-        diary.note(f"store: {script}")
+        diary.note_store(script)
         return send(script, operation, args)
 
     backend.server._send = noted
@@ -183,6 +202,7 @@ def main() -> None:
     add_controls(app, presence, people, configs)
     add_instruments(app, diary)
     watch_store(app.extensions["presence"].backend, diary)
+    diary.watch_loops(app.extensions["presence"].tracker._runtime)
     report(app)
     serve(app, int(sys.argv[1]), on_port=lambda port: print(f"PORT {port}", flush=True))
 

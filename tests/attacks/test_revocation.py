@@ -151,4 +151,4 @@ def await_renewals(server: Watched) -> None:
     eventually(has_renewed)
 
 
-RENEWAL = re.compile("store: renew|UPDATE presence_workers SET lease")
+RENEWAL = re.compile("^loop: (renew|UPDATE presence_workers SET lease)")
