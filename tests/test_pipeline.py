@@ -112,6 +112,20 @@ def test_statements_are_prepared_unless_the_app_told_psycopg_not_to(
         assert bool(connection.execute(ours).scalar()) is are_prepared
 
 
+def test_a_connection_that_was_told_to_forget_all_statements_goes_on(
+    backend: SQLAlchemyBackend,
+) -> None:
+    enter(backend)
+    with backend.engine.begin() as connection:
+        connection.exec_driver_sql("DEALLOCATE ALL")
+    # Prepared before anybody notices that all others were forgotten.
+    assert backend.state(ROOM).state
+
+    assert enter(backend, "bob")
+    assert backend.leave(ROOM, ["of-bob"])
+    assert backend.state(ROOM).state.count == 1
+
+
 def test_a_step_whose_connection_is_cut_is_unavailable_and_the_next_one_is_not(
     backend: SQLAlchemyBackend, database: Database
 ) -> None:

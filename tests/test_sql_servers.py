@@ -13,6 +13,7 @@ from typing import Any
 import pymysql
 import pytest
 import sqlalchemy as sa
+import statements
 from crowd import Asker, Background, Crowd, Watcher
 from databases import Database
 from flask import Flask
@@ -227,15 +228,15 @@ def test_the_clock_of_mariadb_knows_no_summer_time(
     def zone(connection: sa.Connection) -> Any:
         return connection.exec_driver_sql("SELECT @@session.time_zone").scalar()
 
-    assert backend._transact(zone) == "+00:00"
-    assert abs(backend._transact(backend.now) - time.time() * 1000) < 60_000
+    assert backend.transact(zone) == "+00:00"
+    assert abs(backend.transact(backend.now) - time.time() * 1000) < 60_000
 
 
 def test_steps_are_read_committed_whatever_the_default_is(backend: SQLAlchemyBackend) -> None:
     def level(connection: sa.Connection) -> tuple[str, str | None]:
         return connection.get_isolation_level(), connection.default_isolation_level
 
-    assert backend._transact(level) == ("READ COMMITTED", "SERIALIZABLE")
+    assert backend.transact(level) == ("READ COMMITTED", "SERIALIZABLE")
 
 
 def test_mariadb_is_asked_nothing_before_or_after_a_transaction(
@@ -256,7 +257,7 @@ def test_mariadb_is_asked_nothing_before_or_after_a_transaction(
     monkeypatch.setattr(pymysql.connections.Connection, "_execute_command", note)
 
     backend._read(lambda connection: connection.execute(one))
-    backend._transact(lambda connection: connection.execute(one))
+    backend.transact(lambda connection: connection.execute(one))
 
     ping = ""
     assert asked == [ping, "SELECT 1", "COMMIT"] * 2
@@ -391,14 +392,15 @@ def test_a_database_that_froze_while_leases_were_ended_ends_none(
     backend.close()
     frozen: list[threading.Timer] = []
 
-    @sa.event.listens_for(backend.engine, "before_cursor_execute")
-    def freeze(connection: Any, cursor: Any, text: str, *rest: Any) -> None:
+    def freeze(text: str) -> None:
         if text.startswith(statement) and not frozen:
             database.freeze()
             frozen.append(threading.Timer(1, database.thaw))
             frozen[0].start()
 
+    stop = statements.listen(backend, freeze)
     backend.prune()
+    stop()
 
     frozen[0].join()
     assert backend.spares_leases

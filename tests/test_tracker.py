@@ -24,6 +24,7 @@ from flask_presence.backends.base import SLICE, Command, Key
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
 from flask_presence.backends.sqlalchemy import backend as sql_module
+from flask_presence.backends.sqlalchemy import due as due_module
 from flask_presence.channels import Registry, Rules
 from flask_presence.delivery import Announcer, Feed, Rooms
 from flask_presence.errors import ClientIdTaken, WorkerGone
@@ -1053,12 +1054,10 @@ def test_a_process_that_waited_long_for_the_database_ends_no_lease(
 
     def wait_long(engine: Any) -> Any:
         nonlocal waited
-        waited += 2 * sql_module.SLOW_SECONDS
+        waited += 2 * due_module.SLOW_SECONDS
         return begin(engine)
 
-    monkeypatch.setattr(
-        sql_module, "time", SimpleNamespace(monotonic=lambda: waited, sleep=lambda seconds: None)
-    )
+    monkeypatch.setattr(due_module, "time", SimpleNamespace(monotonic=lambda: waited))
     sql_store.dialect.writing = wait_long
 
     assert users(sql_store) == ["ada"]

@@ -460,6 +460,10 @@ class StepBackend(Backend):
         return self.run(step)
 
     def settle(self, channel: str) -> Pruned:
+        self.end_leases()
+        return self.end_due(channel)
+
+    def end_due(self, channel: str) -> Pruned:
         def step(step: Step) -> Pruned:
             counters, _, _ = step.open(channel)
             if counters is None:
@@ -467,10 +471,11 @@ class StepBackend(Backend):
                 stray = step.some_rows(channel, SLICE)
                 step.delete_rows(channel, [row.client_id for row in stray])
                 return Pruned([], len(stray) >= SLICE)
-            found = step.due_rows(channel, SLICE)
+            # One too many tells whether there are more.
+            found = step.due_rows(channel, SLICE + 1)
             if not found:
                 return Pruned([], False)
-            scene = _scene_of(step, channel, counters, found)
+            scene = _scene_of(step, channel, counters, found[:SLICE])
             rows = [row for group in scene.groups.values() for row in group.values()]
             due = [row for row in rows if self.is_due(row, step)]
             changes = scene.take_out(
@@ -478,9 +483,8 @@ class StepBackend(Backend):
                 lambda gone: _ending(gone, step),
                 lambda gone: _held_until(gone, step),
             )
-            return Pruned(changes, len(found) >= SLICE)
+            return Pruned(changes, len(found) > SLICE)
 
-        self.end_leases()
         return self.run(step)
 
 

@@ -1834,9 +1834,9 @@ class BackendContract:
         for channel in (ROOM, OTHER):
             store.enter("c1", "ann", timeout=10, channel=channel)
         store.clock.advance(11)
-        settle = store.backend.settle
-        answers = iter([settle, _fail])
-        monkeypatch.setattr(store.backend, "settle", lambda name: next(answers)(name))
+        end_due = store.backend.end_due
+        answers = iter([end_due, _fail])
+        monkeypatch.setattr(store.backend, "end_due", lambda name: next(answers)(name))
 
         pruned = store.prune_slice()
         monkeypatch.undo()
@@ -1850,7 +1850,7 @@ class BackendContract:
     ) -> None:
         store.enter("c1", "ann", timeout=10)
         store.clock.advance(11)
-        monkeypatch.setattr(store.backend, "settle", _fail)
+        monkeypatch.setattr(store.backend, "end_due", _fail)
 
         with pytest.raises(BackendUnavailable):
             store.prune_slice()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property, partial
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -49,21 +49,20 @@ from ..steps import (
 )
 from ..stored import Damaged, is_id, is_whole, told_of
 from .dialects import dialect_of
+from .due import Due
 from .expressions import Expressions
 from .models import Models, map_models
 from .seen import Seen
-from .state import everything, lease_of, stored_of
-from .statements import Statement, Statements
+from .state import everything, stored_of
+from .statements import Statements
 from .step import SQLStep
 from .tables import Tables
 from .transaction import Transaction
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S")
 T = TypeVar("T")
-
-SLOW_SECONDS = 0.5
-"""Waiting this long for the database means that others could not write either."""
 
 MAX_ATTEMPTS = 8
 """How often a step is run when the database answers with a deadlock."""
@@ -102,8 +101,8 @@ class SQLAlchemyBackend(StepBackend):
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
         self.statements = Statements(self.tables, self.dialect, self._now)
         self._everything = everything(self.tables, self._now)
-        self._read_clock = Statement(select(self._now))
         self.seen = Seen(self)
+        self.due_ones = Due(self)
 
     @cached_property
     def models(self) -> Models:
@@ -118,15 +117,14 @@ class SQLAlchemyBackend(StepBackend):
     # Connections
 
     def run(self, step: Callable[[Step], T]) -> T:
-        def work() -> T:
-            with self._noticing_absence(), self.dialect.stepping(self.engine) as transaction:
-                return step(SQLStep(self, transaction))
+        def work(transaction: Transaction) -> T:
+            return step(SQLStep(self, transaction))
 
         try:
-            return self._retrying(work)
+            return self._work(self.dialect.stepping, work)
         except Damaged as damage:
             self._forget(damage)
-        return self._retrying(work)
+        return self._work(self.dialect.stepping, work)
 
     def _forget(self, damage: Damaged) -> None:
         """Let a damaged channel begin anew."""
@@ -138,27 +136,33 @@ class SQLAlchemyBackend(StepBackend):
             connection.execute(delete(channels).where(channels.c.name == channel))
             connection.execute(delete(members).where(members.c.channel == channel))
 
-        self._transact(work)
+        self.transact(work)
 
-    def _transact(self, work: Callable[[Connection], T], *, engine: Engine | None = None) -> T:
+    def transact(self, work: Callable[[Connection], T], *, engine: Engine | None = None) -> T:
         """Run ``work`` in one transaction."""
+        return self._work(self.dialect.writing, work, engine)
 
-        def transact() -> T:
-            with (
-                self._noticing_absence(),
-                self.dialect.writing(engine or self.engine) as connection,
-            ):
-                return work(connection)
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, each statement of which stands for itself."""
+        return self._work(self.dialect.reading, work)
 
-        return self._retrying(transact)
+    def ask(self, work: Callable[[Transaction], T]) -> T:
+        """The same with questions, of which the driver may take many at once."""
+        return self._work(self.dialect.asking, work)
 
-    def _retrying(self, work: Callable[[], T]) -> T:
-        """Run ``work``, a transaction; again after a deadlock, or after making the tables."""
+    def _work(
+        self,
+        way: Callable[[Engine], AbstractContextManager[S]],
+        work: Callable[[S], T],
+        engine: Engine | None = None,
+    ) -> T:
+        """Run ``work`` in this way; again after a deadlock, or after making the tables."""
         made_tables = False
         began = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             try:
-                return work()
+                with self._noticing_absence(), way(engine or self.engine) as means:
+                    return work(means)
             except exc.DBAPIError as error:
                 if self._makes_tables and not made_tables and self._is_missing_table(error):
                     made_tables = True
@@ -182,25 +186,6 @@ class SQLAlchemyBackend(StepBackend):
         yield
         if time.monotonic() - began > RETRY_SECONDS:
             self.note_failure()
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with self._noticing_absence(), self.dialect.reading(self.engine) as connection:
-                yield connection
-        except exc.SQLAlchemyError as error:
-            raise self._unavailable(error) from error
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self._reading() as connection:
-                return work(connection)
-        except BackendUnavailable as error:
-            if not (self._makes_tables and self._is_missing_table(error.__cause__)):
-                raise
-        self.prepare()
-        with self._reading() as connection:
-            return work(connection)
 
     def _unavailable(self, error: exc.SQLAlchemyError) -> BackendUnavailable:
         self.note_failure()
@@ -229,7 +214,7 @@ class SQLAlchemyBackend(StepBackend):
         """The store's clock in milliseconds."""
         if self._clock is not None:
             return int(self._clock() * 1000)
-        return int(self._read_clock.run(connection).scalar_one())
+        return int(self.statements.clock.run(connection).scalar_one())
 
     @property
     def has_clock(self) -> bool:
@@ -257,7 +242,7 @@ class SQLAlchemyBackend(StepBackend):
                 return True
             return connection.execute(select(members.c.place).where(mine)).first() is not None
 
-        return self._transact(work)
+        return self.transact(work)
 
     def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
         members = self.tables.members
@@ -276,7 +261,7 @@ class SQLAlchemyBackend(StepBackend):
                 )
 
         for some in chunks(sorted(keys)):
-            self._transact(partial(work, some=some))
+            self.transact(partial(work, some=some))
 
     # Workers
 
@@ -308,7 +293,7 @@ class SQLAlchemyBackend(StepBackend):
             latest, commands = self._commands(connection, cursor, now)
             return Renewal(held, latest, self._positions(connection, channels), commands)
 
-        return self._transact(work, engine=self._engine_of_leases)
+        return self.transact(work, engine=self._engine_of_leases)
 
     def _is_new(self, connection: Connection, worker: str) -> bool:
         workers = self.tables.workers
@@ -358,10 +343,10 @@ class SQLAlchemyBackend(StepBackend):
                 .values(status=DRAINED, lease=self.now(connection) + span, timeout=span)
             )
 
-        self._transact(work)
+        self.transact(work)
 
     def workers(self) -> list[str]:
-        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
+        leases, now = self.ask(self.due_ones.read_moment)
         return sorted(worker for worker, lease in leases.items() if lease.is_alive(now))
 
     def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
@@ -381,95 +366,11 @@ class SQLAlchemyBackend(StepBackend):
 
     # Ending what is due
 
-    def leases(self, connection: Connection) -> dict[str, Lease]:
-        """The leases of all workers, by worker; there are few of them."""
-        workers = self.tables.workers
-        query = select(workers.c.id, workers.c.status, workers.c.lease, workers.c.timeout)
-        return {row[0]: lease_of(*row[1:]) for row in connection.execute(query)}
-
-    def workers_over(self, leases: Mapping[str, Lease], now: int) -> list[str]:
-        """Those whose members are due."""
-        spared = self.spares_leases
-        return [worker for worker, lease in leases.items() if lease.is_over(now, spared=spared)]
-
     def end_leases(self) -> None:
-        self._read_leases_and_end()
-
-    def _read_leases_and_end(self) -> tuple[dict[str, Lease], int]:
-        began = time.monotonic()
-        leases, now = self._read(lambda connection: (self.leases(connection), self.now(connection)))
-        over = self.workers_over(leases, now)
-        expired = [worker for worker in over if leases[worker].status == ALIVE]
-        if expired:
-            self._end_leases(expired, now, began)
-        return leases, now
-
-    def _end_leases(self, expired: list[str], now: int, began: float) -> None:
-        """End leases that had run out at ``now``, unless the store was away since ``began``."""
-        workers = self.tables.workers
-        where = [
-            workers.c.id.in_(expired),
-            workers.c.status == ALIVE,
-            workers.c.lease <= now,
-        ]
-        if self._clock is None:
-            # A database that was frozen may run this long after it was sent.
-            where.append(self._now <= now + milliseconds(SLOW_SECONDS))
-
-        def work(connection: Connection) -> None:
-            if time.monotonic() - began <= SLOW_SECONDS:
-                connection.execute(update(workers).where(*where).values(status=LOST))
-
-        self._transact(work)
-        if time.monotonic() - began > SLOW_SECONDS:
-            # The store was away, though nothing failed: others may renew first.
-            self.note_failure()
+        self.due_ones.end_leases()
 
     def due(self, limit: int) -> list[str]:
-        leases, now = self._read_leases_and_end()
-        if any(lease.until > now + lease.timeout for lease in leases.values()):
-            self._transact(self._cut_leases)
-        over = self.workers_over(leases, now)
-        names, too_far = self._read(lambda connection: self._find_due(connection, over, limit))
-        if too_far:
-            self._transact(self._cut_deadlines)
-        if over and not names:
-            self._transact(lambda connection: self._forget_workers(connection, over))
-        return sorted(names)
-
-    def _find_due(
-        self, connection: Connection, ended: list[str], limit: int
-    ) -> tuple[set[str], bool]:
-        members = self.tables.members
-        now = self.now(connection)
-        past = select(members.c.channel).where(members.c.deadline <= now).limit(limit)
-        names = set(connection.execute(past).scalars())
-        for worker in ended:
-            held = select(members.c.channel).where(members.c.worker == worker).limit(limit)
-            names.update(connection.execute(held).scalars())
-        ahead = select(members.c.held_at).where(members.c.held_at > now).limit(1)
-        return names, connection.execute(ahead).first() is not None
-
-    def _cut_leases(self, connection: Connection) -> None:
-        workers = self.tables.workers
-        latest = self.now(connection) + workers.c.timeout
-        connection.execute(update(workers).where(workers.c.lease > latest).values(lease=latest))
-
-    def _cut_deadlines(self, connection: Connection) -> None:
-        members = self.tables.members
-        now = self.now(connection)
-        connection.execute(
-            update(members)
-            .where(members.c.held_at > now)
-            .values(deadline=now + members.c.deadline - members.c.held_at, held_at=now)
-        )
-
-    def _forget_workers(self, connection: Connection, over: list[str]) -> None:
-        members, workers = self.tables.members, self.tables.workers
-        holds = select(members.c.channel).where(members.c.worker == workers.c.id).exists()
-        connection.execute(
-            delete(workers).where(workers.c.id.in_(over), workers.c.status != ALIVE, ~holds)
-        )
+        return self.due_ones.channels(limit)
 
     # Reading
 
@@ -482,7 +383,7 @@ class SQLAlchemyBackend(StepBackend):
 
     def _state(self, channel: str) -> Reading:
         question = self._everything.of(here=channel)
-        found = self._read(lambda connection: next(Transaction(connection).ask(question)))
+        found = self.ask(lambda asked: next(asked.ask(question)))
         stored = stored_of(found, channel)
         if stored is None:
             return Reading(State(channel), [])
@@ -506,10 +407,10 @@ class SQLAlchemyBackend(StepBackend):
         lost = [{"id": name, "status": LOST, "lease": 0, "timeout": 0} for name in sorted(workers)]
         if lost:
             mark = self.dialect.upsert(self.tables.workers, "id")
-            self._transact(lambda connection: connection.execute(mark, lost))
+            self.transact(lambda connection: connection.execute(mark, lost))
 
     def count(self, channel: str) -> Reading:
-        if self._has_due(channel):
+        if self.due_ones.is_in(channel):
             return Reading(None, self.settle(channel).changes)
         channels = self.tables.channels
         columns = [channels.c[name] for name in ("epoch", "revision", "count", "anonymous")]
@@ -524,28 +425,6 @@ class SQLAlchemyBackend(StepBackend):
             self._forget(damage)
             return Reading(State(channel), [])
         return Reading(State(channel, epoch, revision, count, anonymous), [])
-
-    def _has_due(self, channel: str) -> bool:
-        def work(connection: Connection) -> bool:
-            now = self.now(connection)
-            over = self.workers_over(self.leases(connection), now)
-            queries = self.due_conditions(channel, over, now)
-            place = self.tables.members.c.place
-            return any(
-                connection.execute(select(place).where(*conditions).limit(1)).first()
-                for conditions in queries
-            )
-
-        return self._read(work)
-
-    def due_conditions(self, channel: str, over: Iterable[str], now: int) -> list[list[Any]]:
-        """What is due in a channel: one condition for each index, as no index serves them all."""
-        members = self.tables.members.c
-        here = members.channel == channel
-        return [
-            [here, members.deadline <= now],
-            *([here, members.worker == worker] for worker in over),
-        ]
 
     def channels(self, prefix: str | None = None) -> dict[str, int]:
         channels = self.tables.channels
@@ -587,7 +466,7 @@ class SQLAlchemyBackend(StepBackend):
             .where(channels.c.name == channel, channels.c.epoch == old)
             .values(epoch=new)
         )
-        return self._transact(lambda connection: connection.execute(query).rowcount == 1)
+        return self.transact(lambda connection: connection.execute(query).rowcount == 1)
 
     def drop_empty_channels(self, retention: float) -> int:
         self._mark_orphans(self._orphans())
@@ -617,14 +496,14 @@ class SQLAlchemyBackend(StepBackend):
 
         dropped = 0
         while True:
-            found = self._transact(work)
+            found = self.transact(work)
             dropped += found
             if found < SLICE:
                 return dropped
 
     def _forget_seen(self) -> None:
         forget = partial(self.seen.forget, retention=milliseconds(self.last_seen_retention))
-        while self._transact(forget) == SLICE:
+        while self.transact(forget) == SLICE:
             pass
 
     def _orphans(self) -> list[str]:
@@ -662,7 +541,7 @@ class SQLAlchemyBackend(StepBackend):
             )
             return number
 
-        return self._transact(work)
+        return self.transact(work)
 
     def prepare(self) -> None:
         try:

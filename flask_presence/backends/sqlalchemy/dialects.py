@@ -158,6 +158,16 @@ class Dialect:
             yield connection
 
     @contextmanager
+    def asking(self, engine: Engine) -> Iterator[Transaction]:
+        """The same as `reading`, for questions that take one round trip together where they can."""
+        if self._pipeline is None:
+            with self.reading(engine) as connection:
+                yield Transaction(connection)
+        else:
+            with self._connect(engine) as connection:
+                yield self._pipeline(connection)
+
+    @contextmanager
     def stepping(self, engine: Engine) -> Iterator[Transaction]:
         """A transaction like that of `writing`, for a step."""
         if self._pipeline is None:

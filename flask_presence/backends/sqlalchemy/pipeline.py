@@ -5,7 +5,6 @@ psycopg's own pipelines send each statement by itself, which wakes the server as
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -22,8 +21,31 @@ from sqlalchemy.engine import Dialect
 from .statements import Question
 from .transaction import Rows, Transaction
 
-_prepared: weakref.WeakKeyDictionary[Connection[Any], set[bytes]] = weakref.WeakKeyDictionary()
-"""The names of the statements that each connection knows."""
+
+class Prepared:
+    """The statements that one connection knows by a name; no name is given twice."""
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, bytes] = {}
+        self._given = 0
+
+    def name(self, text: bytes) -> bytes | None:
+        return self._names.get(text)
+
+    def new_name(self) -> bytes:
+        self._given += 1
+        return b"presence_%d" % self._given
+
+    def add(self, text: bytes, name: bytes) -> None:
+        self._names[text] = name
+
+    def forget(self) -> None:
+        """Somebody had the connection forget them all, as psycopg does when it rolls back. What
+        was prepared since has a name that is not given again."""
+        self._names.clear()
+
+
+_prepared: weakref.WeakKeyDictionary[Connection[Any], Prepared] = weakref.WeakKeyDictionary()
 
 _dialect: Dialect = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 """That of what the server is sent without a driver's help."""
@@ -42,7 +64,9 @@ class Pipeline(Transaction):
 
     def _execute(self, statements: Sequence[tuple[str, Any]]) -> list[Rows]:
         driver: Connection[Any] = self._driver.driver_connection  # type: ignore[assignment]
-        known = None if driver.prepare_threshold is None else _prepared.setdefault(driver, set())
+        known = (
+            None if driver.prepare_threshold is None else _prepared.setdefault(driver, Prepared())
+        )
         commands = list(_commands(driver, known, statements))
         try:
             driver.pgconn.enter_pipeline_mode()
@@ -58,14 +82,14 @@ class Pipeline(Transaction):
         try:
             return list(_answers(driver, known, commands, results))
         except InvalidSqlStatementName:
-            # Somebody had the connection forget them all, as psycopg does when it rolls back.
-            _prepared.pop(driver, None)
+            if known is not None:
+                known.forget()
             raise
 
 
 def _answers(
     driver: Connection[Any],
-    known: set[bytes] | None,
+    known: Prepared | None,
     commands: Sequence[Command],
     results: Sequence[PGresult],
 ) -> Iterator[Rows]:
@@ -74,23 +98,23 @@ def _answers(
         if not command.prepares:
             yield rows
         elif known is not None:
-            known.add(command.prepares)
+            known.add(*command.prepares)
 
 
 class Command(NamedTuple):
-    """Something to send, and the name of the statement where it only prepares one."""
+    """Something to send; where that only prepares a statement, its text and its name."""
 
     send: Callable[[], None]
-    prepares: bytes = b""
+    prepares: tuple[bytes, bytes] | None = None
 
 
 def _commands(
-    driver: Connection[Any], known: set[bytes] | None, statements: Sequence[tuple[str, Any]]
+    driver: Connection[Any], known: Prepared | None, statements: Sequence[tuple[str, Any]]
 ) -> Iterator[Command]:
     """What the statements take: each is prepared before, where it is not known yet, and where the
     app has not told psycopg to prepare none.
     """
-    pgconn, new = driver.pgconn, set[bytes]()
+    pgconn, new = driver.pgconn, dict[bytes, bytes]()
     for statement, parameters in statements:
         text = statement.encode(driver.info.encoding)
         formats = [PyFormat.TEXT] * len(parameters)
@@ -98,10 +122,10 @@ def _commands(
         if known is None:
             yield Command(partial(pgconn.send_query_params, text, values))
             continue
-        name = b"presence_" + hashlib.sha256(text).hexdigest()[:32].encode()
-        if name not in known and name not in new:
-            new.add(name)
-            yield Command(partial(pgconn.send_prepare, name, text), prepares=name)
+        name = known.name(text) or new.get(text)
+        if name is None:
+            name = new[text] = known.new_name()
+            yield Command(partial(pgconn.send_prepare, name, text), (text, name))
         yield Command(partial(pgconn.send_query_prepared, name, values))
 
 

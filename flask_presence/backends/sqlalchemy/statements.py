@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Integer, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.engine import Dialect as SQLDialect
 
+from ..base import SLICE, chunks
 from ..steps import Counters, Row
 from .dialects import Dialect
 from .tables import Tables
@@ -26,7 +28,7 @@ class Statement:
     def __init__(self, element: Any, columns: Sequence[str] | None = None) -> None:
         self._element = element
         self._columns = columns
-        self._compiled: dict[str, tuple[str, Sequence[str] | None]] = {}
+        self._compiled: dict[str, tuple[str, Sequence[str] | None, dict[str, Any]]] = {}
 
     def of(self, **values: Any) -> Question:
         """The statement with its values, by name."""
@@ -41,9 +43,31 @@ class Statement:
         style = dialect.paramstyle
         if style not in self._compiled:
             compiled = self._element.compile(dialect=dialect, column_keys=self._columns)
-            self._compiled[style] = str(compiled), compiled.positiontup
-        text, order = self._compiled[style]
+            # SQLite's LIMIT has an offset, always.
+            own = {name: value for name, value in compiled.params.items() if value is not None}
+            self._compiled[style] = str(compiled), compiled.positiontup, own
+        text, order, own = self._compiled[style]
+        values = own | values if own else values
         return text, values if order is None else tuple([values[name] for name in order])
+
+
+class Many:
+    """A statement about those of some ids, of which it takes `SLICE` at a time.
+
+    It has that many parameters always, so that the database has to prepare just one: the last id
+    fills those that are left.
+    """
+
+    def __init__(self, element: Any, column: ColumnElement[str]) -> None:
+        names = [f"id_{number}" for number in range(SLICE)]
+        self._names = names
+        self._statement = Statement(element.where(column.in_([bindparam(name) for name in names])))
+
+    def of(self, ids: Iterable[str], **values: Any) -> list[Question]:
+        return [
+            self._statement.of(**values, **dict(zip_longest(self._names, some, fillvalue=some[-1])))
+            for some in chunks(ids)
+        ]
 
 
 class Question(NamedTuple):
@@ -83,9 +107,26 @@ class Statements:
         rows = dialect.lock_row(select(*[members.c[name] for name in ROW_COLUMNS]))
         self.rows_of_user = Statement(rows.where(here, members.c.user_id == bindparam("whose")))
         self.rows_of_client = Statement(rows.where(here, its))
+        self.rows_of_users = Many(rows.where(here), members.c.user_id)
+        self.rows_of_clients = Many(rows.where(here), members.c.client_id)
         self.add_row = Statement(insert(members), ("channel", *ROW_COLUMNS))
         self.replace_row = Statement(update(members).where(here, its), ROW_COLUMNS)
         self.delete_row = Statement(delete(members).where(here, its))
+        self.delete_rows = Many(delete(members).where(here), members.c.client_id)
         self.lease_status = Statement(
             dialect.lock_lease(select(workers.c.status).where(workers.c.id == bindparam("worker")))
         )
+        lease = [workers.c[name] for name in ("id", "status", "lease", "timeout")]
+        self.leases = Statement(select(*lease))
+        self.clock = Statement(select(clock))
+        past = members.c.deadline <= bindparam("now")
+        held = members.c.worker == bindparam("worker")
+        some = bindparam("at_most", type_=Integer)
+        self.channels_past = Statement(select(members.c.channel).where(past).limit(some))
+        self.channels_held = Statement(select(members.c.channel).where(held).limit(some))
+        later = members.c.held_at > bindparam("now")
+        self.set_later = Statement(select(members.c.held_at).where(later).limit(some))
+        """Finds a deadline that was set later than now."""
+        self.some_rows = Statement(rows.where(here).limit(some))
+        self.rows_past = Statement(rows.where(here, past).limit(some))
+        self.rows_held = Statement(rows.where(here, held).limit(some))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert
 
-from ..base import chunks
 from ..steps import ALIVE, Counters, Lease, Opening, Row, check_rows
-from .statements import COUNTER_COLUMNS, ROW_COLUMNS, Question, Statement
+from .due import Moment
+from .statements import COUNTER_COLUMNS, Question
 from .transaction import Rows, Transaction
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class SQLStep:
         # Together, where the driver can: clients come last, as most are known by their users.
         locking = self._locking(name, epoch)
         leases = [] if worker is None else [self._statements.lease_status.of(worker=worker)]
-        of_users = self._about(name, users, self._statements.rows_of_user, "whose")
-        of_clients = self._about(name, clients, self._statements.rows_of_client, "its")
+        of_users = self._of_users(name, users)
+        of_clients = self._of_clients(name, clients)
         answers = self._transaction.ask(*locking, *leases, *of_users, *of_clients)
         counters = self._counters(name, epoch, [next(answers) for _ in locking][-1])
         statuses = [next(answers) for _ in leases]
@@ -51,9 +51,9 @@ class SQLStep:
         if counters is None or counters.writes == 0:
             # Members of a channel that nobody entered are what is left of lost data.
             return Opening(counters, [], may_hold)
-        found = self._take(name, users, of_users, answers, "user_id")
+        found = self._take(name, of_users, answers)
         if not found.keys() >= set(clients):
-            found |= self._take(name, clients, of_clients, answers, "client_id")
+            found |= self._take(name, of_clients, answers)
         return Opening(counters, list(found.values()), may_hold)
 
     def _locking(self, name: str, epoch: str | None) -> list[Question]:
@@ -99,53 +99,41 @@ class SQLStep:
             self._transaction.later(statements.save_channel.of(**values, vacated=vacated))
 
     def rows(self, name: str, users: Collection[str]) -> Sequence[Row]:
-        questions = self._about(name, users, self._statements.rows_of_user, "whose")
-        answers = self._transaction.ask(*questions)
-        return list(self._take(name, users, questions, answers, "user_id").values())
+        return self._ask(name, self._of_users(name, users))
 
-    def _about(
-        self, name: str, ids: Collection[str], statement: Statement, its: str
-    ) -> list[Question]:
-        return [statement.of(here=name, **{its: wanted}) for wanted in ids] if len(ids) == 1 else []
+    def _of_users(self, name: str, users: Collection[str]) -> list[Question]:
+        statements = self._statements
+        if len(users) == 1:
+            return [statements.rows_of_user.of(here=name, whose=next(iter(users)))]
+        return statements.rows_of_users.of(users, here=name)
+
+    def _of_clients(self, name: str, clients: Collection[str]) -> list[Question]:
+        statements = self._statements
+        if len(clients) == 1:
+            return [statements.rows_of_client.of(here=name, its=next(iter(clients)))]
+        return statements.rows_of_clients.of(clients, here=name)
+
+    def _ask(self, name: str, questions: Sequence[Question]) -> list[Row]:
+        return list(self._take(name, questions, self._transaction.ask(*questions)).values())
 
     def _take(
-        self,
-        name: str,
-        ids: Collection[str],
-        questions: Sequence[Question],
-        answers: Iterator[Rows],
-        column: str,
+        self, name: str, questions: Sequence[Question], answers: Iterator[Rows]
     ) -> dict[str, Row]:
-        """The rows of these ids: what was answered, or asked now of many of them at a time."""
-        if questions:
-            return _checked(name, next(answers))
         found: dict[str, Row] = {}
-        for some in chunks(ids):
-            found |= self._select_rows(name, self._tables.members.c[column].in_(some))
+        for _ in questions:
+            rows = [Row._make(row) for row in next(answers)]
+            check_rows(rows, name)
+            found.update((row.client_id, row) for row in rows)
         return found
 
-    def _select_rows(
-        self, channel: str, *conditions: Any, limit: int | None = None
-    ) -> dict[str, Row]:
-        members = self._tables.members
-        conditions = (members.c.channel == channel, *conditions)
-        columns = [members.c[column] for column in ROW_COLUMNS]
-        query = self._backend.dialect.lock_row(select(*columns).where(*conditions).limit(limit))
-        return _checked(channel, self._transaction.flushed.execute(query))
-
     def some_rows(self, name: str, limit: int) -> list[Row]:
-        return list(self._select_rows(name, limit=limit).values())
+        return self._ask(name, [self._statements.some_rows.of(here=name, at_most=limit)])
 
     def due_rows(self, name: str, limit: int) -> list[Row]:
-        over = [
-            worker for worker, lease in self._leases.items() if lease.is_over(self.now, spared=True)
-        ]
-        found: dict[str, Row] = {}
-        for conditions in self._backend.due_conditions(name, over, self.now):
-            found.update(self._select_rows(name, *conditions, limit=limit - len(found)))
-            if len(found) >= limit:
-                break
-        return list(found.values())
+        moment = self._moment
+        self.now = moment.now
+        due = self._backend.due_ones.rows(name, moment, spared=True, limit=limit)
+        return self._ask(name, due)[:limit]
 
     def insert_rows(self, name: str, rows: Sequence[Row]) -> None:
         if len(rows) == 1:
@@ -164,10 +152,8 @@ class SQLStep:
             question = self._statements.delete_row.of(here=name, its=client_ids[0])
             self._transaction.later(question)
             return
-        members = self._tables.members
-        for some in chunks(client_ids):
-            gone = delete(members).where(members.c.channel == name, members.c.client_id.in_(some))
-            self._transaction.flushed.execute(gone)
+        for question in self._statements.delete_rows.of(client_ids, here=name):
+            self._transaction.later(question)
 
     def keep_seen(self, until: Mapping[str, int | None]) -> None:
         if not self._backend.last_seen_retention:
@@ -178,22 +164,17 @@ class SQLStep:
             self._transaction.later(seen.keep_now.of(whose=next(iter(until))))
         else:
             known = [self.now if moment is None else moment for moment in moments]
-            seen.keep(self._transaction.flushed, dict(zip(until, known, strict=True)))
+            for question in seen.keep(dict(zip(until, known, strict=True))):
+                self._transaction.later(question)
 
     def lease(self, worker: str) -> Lease | None:
-        return self._leases.get(worker)
+        return self._moment.leases.get(worker)
 
     @cached_property
-    def _leases(self) -> dict[str, Lease]:
-        return self._backend.leases(self._transaction.flushed)
+    def _moment(self) -> Moment:
+        return self._backend.due_ones.read_moment(self._transaction)
 
 
 def _new_channel(name: str, epoch: str) -> dict[str, Any]:
     none_yet = dict.fromkeys(("revision", "writes", "count", "anonymous"), 0)
     return {"name": name, "epoch": epoch, **none_yet}
-
-
-def _checked(channel: str, found: Iterable[Any]) -> dict[str, Row]:
-    rows = [Row._make(row) for row in found]
-    check_rows(rows, channel)
-    return {row.client_id: row for row in rows}
