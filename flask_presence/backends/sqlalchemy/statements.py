@@ -119,14 +119,17 @@ class Statements:
         lease = [workers.c[name] for name in ("id", "status", "lease", "timeout")]
         self.leases = Statement(select(*lease))
         self.clock = Statement(select(clock))
-        past = members.c.deadline <= bindparam("now")
+        # In order, so that an index is taken also where nothing is known yet of how many there are.
+        past, order = members.c.deadline <= bindparam("now"), members.c.deadline
         held = members.c.worker == bindparam("worker")
         some = bindparam("at_most", type_=Integer)
-        self.channels_past = Statement(select(members.c.channel).where(past).limit(some))
-        self.channels_held = Statement(select(members.c.channel).where(held).limit(some))
-        later = members.c.held_at > bindparam("now")
-        self.set_later = Statement(select(members.c.held_at).where(later).limit(some))
-        """Finds a deadline that was set later than now."""
+        names = select(members.c.channel)
+        self.channels_past = Statement(names.where(past).order_by(order).limit(some))
+        self.channels_held = Statement(names.where(held).limit(some))
+        set_at = members.c.held_at
+        later = select(set_at).where(set_at > bindparam("now")).order_by(set_at.desc())
+        self.set_later = Statement(later.limit(some))
+        """Finds deadlines that were set later than now."""
         self.some_rows = Statement(rows.where(here).limit(some))
-        self.rows_past = Statement(rows.where(here, past).limit(some))
+        self.rows_past = Statement(rows.where(here, past).order_by(order).limit(some))
         self.rows_held = Statement(rows.where(here, held).limit(some))
