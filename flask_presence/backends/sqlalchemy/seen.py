@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 
 from ..base import SLICE
-from .statements import Question, Statement
+from .statements import Many, Question, Statement
 
 if TYPE_CHECKING:
     from .backend import SQLAlchemyBackend
@@ -38,28 +38,19 @@ class Seen:
         )
         """Keeps that a user was seen until now, by the database's clock."""
 
-        self._many: dict[int, Statement] = {}
+        self._keep_many = Many(
+            lambda size: self._upsert.values(
+                [
+                    {name: bindparam(f"{name}_{place}") for name in ("user_id", "at")}
+                    for place in range(size)
+                ]
+            )
+        )
 
-    def keep(self, until: Mapping[str, int]) -> Iterator[Question]:
+    def keep(self, until: Mapping[str, int]) -> list[Question]:
         """What keeps until when users were seen, where it is later than before."""
         # In the order of their ids, lest two steps lock each other out.
-        rows = sorted(until.items())
-        while rows:
-            # As many at once as there is a power of two for: few statements serve any number.
-            size = 1 << len(rows).bit_length() - 1
-            some, rows = rows[:size], rows[size:]
-            users = {f"user_{place}": user_id for place, (user_id, _) in enumerate(some)}
-            moments = {f"at_{place}": moment for place, (_, moment) in enumerate(some)}
-            yield self._keep_many(size).of(**users, **moments)
-
-    def _keep_many(self, size: int) -> Statement:
-        if size not in self._many:
-            rows: list[dict[str, Any]] = [
-                {"user_id": bindparam(f"user_{place}"), "at": bindparam(f"at_{place}")}
-                for place in range(size)
-            ]
-            self._many[size] = Statement(self._upsert.values(rows))
-        return self._many[size]
+        return self._keep_many.of(["user_id", "at"], sorted(until.items()))
 
     def read(self, connection: Connection, user_ids: Collection[str]) -> dict[str, int]:
         """Until when those were seen who ever were, in one statement: who leaves between two

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.engine import Dialect as SQLDialect
 
-from ..base import SLICE, chunks
 from ..steps import Counters, Row
 from .dialects import Dialect
 from .tables import Tables
@@ -52,22 +50,45 @@ class Statement:
 
 
 class Many:
-    """A statement about those of some ids, of which it takes `SLICE` at a time.
+    """A statement about many at once, in one for each power of two: few serve any number, and the
+    database has to prepare no more.
 
-    It has that many parameters always, so that the database has to prepare just one: the last id
-    fills those that are left.
+    :param make: makes it for so many.
     """
 
-    def __init__(self, element: Any, column: ColumnElement[str]) -> None:
-        names = [f"id_{number}" for number in range(SLICE)]
-        self._names = names
-        self._statement = Statement(element.where(column.in_([bindparam(name) for name in names])))
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self._make = make
+        self._made: dict[int, Statement] = {}
 
-    def of(self, ids: Iterable[str], **values: Any) -> list[Question]:
-        return [
-            self._statement.of(**values, **dict(zip_longest(self._names, some, fillvalue=some[-1])))
-            for some in chunks(ids)
-        ]
+    def of(self, names: Sequence[str], rows: Sequence[Sequence[Any]], **all: Any) -> list[Question]:
+        """The statements with values for each, named ``name_0``, ``name_1`` and so on."""
+        questions: list[Question] = []
+        while rows:
+            size = 1 << len(rows).bit_length() - 1
+            some, rows = rows[:size], rows[size:]
+            if size not in self._made:
+                self._made[size] = Statement(self._make(size))
+            each = {
+                f"{name}_{place}": value
+                for place, row in enumerate(some)
+                for name, value in zip(names, row, strict=True)
+            }
+            questions.append(self._made[size].of(**all, **each))
+        return questions
+
+
+class Those(Many):
+    """A statement about those whose ``column`` has one of some values."""
+
+    def __init__(self, element: Any, column: ColumnElement[str]) -> None:
+        super().__init__(
+            lambda size: element.where(
+                column.in_([bindparam(f"id_{place}") for place in range(size)])
+            )
+        )
+
+    def among(self, ids: Iterable[str], **all: Any) -> list[Question]:
+        return self.of(["id"], [(one,) for one in ids], **all)
 
 
 class Question(NamedTuple):
@@ -107,12 +128,12 @@ class Statements:
         rows = dialect.lock_row(select(*[members.c[name] for name in ROW_COLUMNS]))
         self.rows_of_user = Statement(rows.where(here, members.c.user_id == bindparam("whose")))
         self.rows_of_client = Statement(rows.where(here, its))
-        self.rows_of_users = Many(rows.where(here), members.c.user_id)
-        self.rows_of_clients = Many(rows.where(here), members.c.client_id)
+        self.rows_of_users = Those(rows.where(here), members.c.user_id)
+        self.rows_of_clients = Those(rows.where(here), members.c.client_id)
         self.add_row = Statement(insert(members), ("channel", *ROW_COLUMNS))
         self.replace_row = Statement(update(members).where(here, its), ROW_COLUMNS)
         self.delete_row = Statement(delete(members).where(here, its))
-        self.delete_rows = Many(delete(members).where(here), members.c.client_id)
+        self.delete_rows = Those(delete(members).where(here), members.c.client_id)
         self.lease_status = Statement(
             dialect.lock_lease(select(workers.c.status).where(workers.c.id == bindparam("worker")))
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert
@@ -25,10 +24,16 @@ class SQLStep:
         self._transaction = transaction
         self._tables = backend.tables
         self._statements = backend.statements
+        # Not by functools.cached_property: up to Python 3.11 all its objects share one lock, which
+        # a step that waits for the database would keep from all others.
+        self._now: int | None = None
+        self._moment: Moment | None = None
 
-    @cached_property
+    @property
     def now(self) -> int:
-        return self._backend.now(self._transaction.flushed)
+        if self._now is None:
+            self._now = self._backend.now(self._transaction.flushed)
+        return self._now
 
     def open(
         self,
@@ -73,7 +78,7 @@ class SQLStep:
             counters = Counters(*columns)
             counters.check(name)
             if now is not None and not self._backend.has_clock:
-                self.now = now
+                self._now = now
         elif epoch is not None:
             self._transaction.later(self._statements.add_channel.of(**_new_channel(name, epoch)))
             counters = Counters(epoch)
@@ -105,13 +110,13 @@ class SQLStep:
         statements = self._statements
         if len(users) == 1:
             return [statements.rows_of_user.of(here=name, whose=next(iter(users)))]
-        return statements.rows_of_users.of(users, here=name)
+        return statements.rows_of_users.among(users, here=name)
 
     def _of_clients(self, name: str, clients: Collection[str]) -> list[Question]:
         statements = self._statements
         if len(clients) == 1:
             return [statements.rows_of_client.of(here=name, its=next(iter(clients)))]
-        return statements.rows_of_clients.of(clients, here=name)
+        return statements.rows_of_clients.among(clients, here=name)
 
     def _ask(self, name: str, questions: Sequence[Question]) -> list[Row]:
         return list(self._take(name, questions, self._transaction.ask(*questions)).values())
@@ -130,8 +135,8 @@ class SQLStep:
         return self._ask(name, [self._statements.some_rows.of(here=name, at_most=limit)])
 
     def due_rows(self, name: str, limit: int) -> list[Row]:
-        moment = self._moment
-        self.now = moment.now
+        moment = self._read_moment()
+        self._now = moment.now
         due = self._backend.due_ones.rows(name, moment, spared=True, limit=limit)
         return self._ask(name, due)[:limit]
 
@@ -152,7 +157,7 @@ class SQLStep:
             question = self._statements.delete_row.of(here=name, its=client_ids[0])
             self._transaction.later(question)
             return
-        for question in self._statements.delete_rows.of(client_ids, here=name):
+        for question in self._statements.delete_rows.among(client_ids, here=name):
             self._transaction.later(question)
 
     def keep_seen(self, until: Mapping[str, int | None]) -> None:
@@ -168,11 +173,12 @@ class SQLStep:
                 self._transaction.later(question)
 
     def lease(self, worker: str) -> Lease | None:
-        return self._moment.leases.get(worker)
+        return self._read_moment().leases.get(worker)
 
-    @cached_property
-    def _moment(self) -> Moment:
-        return self._backend.due_ones.read_moment(self._transaction)
+    def _read_moment(self) -> Moment:
+        if self._moment is None:
+            self._moment = self._backend.due_ones.read_moment(self._transaction)
+        return self._moment
 
 
 def _new_channel(name: str, epoch: str) -> dict[str, Any]:
