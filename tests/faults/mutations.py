@@ -163,7 +163,7 @@ def _count_the_invisible() -> None:
 MUTATIONS = {
     mutation.name: mutation
     for mutation in [
-        Mutation("one epoch", _one_epoch, "redis", "store emptied", "6 unhealed"),
+        Mutation("one epoch", _one_epoch, "redis", "store emptied", "3 twice"),
         Mutation(
             "no order in batches", _no_order_in_batches, "sqlite", "nothing", "6", LONG_BATCHES
         ),
