@@ -34,8 +34,11 @@ BY_STORE = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where processes share the tests, each file stays in one of them; where a file is run on every
-    store, each store does."""
+    store, each store does. One of them alone has a browser, which takes the work of many."""
     for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+            continue
         parameters = getattr(item, "callspec", None)
         stores = [
             str(getattr(value, "store", value))
@@ -128,7 +131,7 @@ def dial() -> Iterator[Callable[..., Wire]]:
             wire.drop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A real Chromium."""
     with sync_playwright() as playwright:

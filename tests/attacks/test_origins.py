@@ -8,7 +8,7 @@ import pytest
 import requests
 import websocket
 from watched import Connect, Start, Watched
-from wire import PATIENCE, Wire
+from wire import PATIENCE, Wire, eventually
 
 POLLING = "/socket.io/?EIO=4&transport=polling"
 
@@ -99,4 +99,4 @@ def test_a_door_that_is_open_to_every_page_is_warned_of(start: Start, dial: Conn
     wire: Wire = dial(server.port, "ada")
 
     assert wire.call("state", {"channels": ["/room/1"]})["ok"]
-    assert server.has_logged("any web page can be present as the users")
+    eventually(lambda: server.has_logged("any web page can be present as the users"))
