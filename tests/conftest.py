@@ -131,7 +131,7 @@ def dial() -> Iterator[Callable[..., Wire]]:
             wire.drop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real Chromium."""
     with sync_playwright() as playwright:

@@ -567,8 +567,8 @@ def read_all(read: Callable[[], Reading], states: list[State]) -> list[Change]:
     raise AssertionError("a reading never came to its end")
 
 
-EXAMPLES = {"memory": 200, "sqlite": 30}
-"""How many stories a store is told; 12 where each step goes to a server."""
+EXAMPLES = {"memory": 100, "sqlite": 20}
+"""How many stories a store is told; 8 where each step goes to a server."""
 
 
 @pytest.mark.parametrize("name", STORES)
@@ -581,7 +581,7 @@ def test_every_backend_does_what_the_model_does(name: str, request: pytest.Fixtu
         settings=settings(
             deadline=None,
             derandomize=True,
-            max_examples=EXAMPLES.get(name, 12),
+            max_examples=EXAMPLES.get(name, 8),
             stateful_step_count=50,
         ),
     )
