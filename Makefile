@@ -43,7 +43,7 @@ test: debian lint $(TSC)
 	node --test tests/js/*.test.*js
 	$(TSC) -p tests/js/types
 	$(FAULTS_SHORT)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
 faults-short: debian $(VENV)/test.stamp
 	$(FAULTS_SHORT)

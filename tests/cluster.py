@@ -74,6 +74,6 @@ def left(*servers: Server) -> list[tuple[str, str]]:
     return [
         (signal["user_id"], signal["reason"])
         for server in servers
-        for signal in server.signals
+        for signal in list(server.signals)
         if signal["kind"] == "left"
     ]

@@ -161,7 +161,14 @@ def test_a_flushed_redis_has_everyone_back_within_one_renewal_in_a_new_epoch(
     assert not epochs & {state["epoch"] for state in scene.states().values()}
     assert all(watcher.pushed for watcher in scene.watchers)
     scene.assert_that_nobody_was_seen_leaving()
-    healed = [s for server in scene.servers for s in server.signals if s["reason"] == "healed"]
+    healed = eventually(
+        lambda: [
+            told
+            for server in scene.servers
+            for told in list(server.signals)
+            if told["reason"] == "healed"
+        ]
+    )
     assert {told["kind"] for told in healed} == {"entered"}
 
 

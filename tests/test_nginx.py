@@ -89,4 +89,4 @@ def test_a_server_that_stops_behind_nginx_is_seen_by_nobody(
     watcher.await_left(goes)
 
     assert users_at(watcher.wire) == users - {goes}
-    assert left(*pair) == [(goes, "timeout")]
+    assert eventually(lambda: left(*pair)) == [(goes, "timeout")]

@@ -7,7 +7,9 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -659,3 +661,18 @@ def test_a_database_that_does_not_exist_is_not_taken_for_a_missing_table(make: M
         enter(app, presence)
 
     assert "init-db" not in str(caught.value)
+
+
+def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
+    def open_and_enter(engine: sa.Engine) -> bool:
+        backend = SQLAlchemyBackend(engine, makes_tables=True)
+        start.wait()
+        held = backend.renew("w1", 60, create=True).held
+        backend.close()
+        return held
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(30):
+            start = threading.Barrier(8)
+            engines = [sa.create_engine(f"sqlite:///{tmp_path}/{number}.db") for _ in range(8)]
+            assert all(pool.map(open_and_enter, engines))

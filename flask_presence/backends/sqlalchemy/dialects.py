@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sqlite3
 import threading
 import time
 import weakref
@@ -306,7 +307,7 @@ class SQLiteDialect(Dialect):
             connection.isolation_level = None
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-            cursor.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(cursor)
             cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.close()
             record.info["file"] = _file(path)
@@ -367,6 +368,24 @@ class SQLiteDialect(Dialect):
 
     def is_transient(self, error: exc.DBAPIError) -> bool:
         return False
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Have the file written ahead, as it stays once it is.
+
+    Where two turn a new file to that at once, each would wait for the other: SQLite refuses one of
+    them without a wait.
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 _sqlite_dialects: weakref.WeakSet[SQLiteDialect] = weakref.WeakSet()
