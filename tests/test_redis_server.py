@@ -224,7 +224,6 @@ def test_what_waited_while_the_server_stood_still_is_not_done_afterwards(
     frozen.send(signal.SIGSTOP)
     for step, other in zip(steps, others, strict=True):
         refusal(lambda step=step, other=other: step(other))  # type: ignore[misc]
-    time.sleep(2 * SOON + 0.1)  # a request stays good for as long
     frozen.send(signal.SIGCONT)
 
     with frozen.client() as client:
@@ -235,6 +234,44 @@ def test_what_waited_while_the_server_stood_still_is_not_done_afterwards(
     assert state is not None
     assert [user.id for user in state.users] == ["ann"]
     assert state.revision == revision
+
+
+def test_what_was_sent_twice_is_not_done_once_nobody_waits_for_it(
+    make: Callable[..., RedisBackend], frozen: Redis, hurried: None
+) -> None:
+    backend = make(f"{frozen.url}?socket_timeout={SOON}")
+    enter(backend)
+    # The script is known.
+    backend.leave(ROOM, ["c2"])
+    leave_two_connections(backend)
+    revision = position_of(backend)
+    with frozen.client() as client:
+        before = scripts_run(client)
+
+    frozen.send(signal.SIGSTOP)
+    refusal(lambda: backend.leave(ROOM, ["c1"]))
+    frozen.send(signal.SIGCONT)
+
+    with frozen.client() as client:
+        eventually(lambda: scripts_run(client) >= before + 2)
+    assert eventually(lambda: answer_of(backend)) == revision
+
+
+def leave_two_connections(backend: RedisBackend) -> None:
+    """Have a script under way on each of two connections at the same time."""
+    runner = backend.server._runner
+    taken = [runner._waiting() for _ in range(2)]
+    backend.channels_of(client_id="c1")
+    runner._idle.extend(connection for connection in taken if connection)
+    assert len(runner._idle) == 2
+
+
+def answer_of(backend: RedisBackend) -> int | None:
+    """The revision, or ``None`` while the server is spared."""
+    try:
+        return position_of(backend)
+    except BackendUnavailable:
+        return None
 
 
 def position_of(backend: RedisBackend) -> int:

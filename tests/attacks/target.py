@@ -82,9 +82,9 @@ def watch_store(backend: Any, diary: Diary) -> None:
         return
     send = backend.server._send
 
-    def noted(script: str, operation: str, args: tuple[Any, ...]) -> Any:
+    def noted(script: str, words: tuple[Any, ...]) -> Any:
         diary.note_store(script)
-        return send(script, operation, args)
+        return send(script, words)
 
     backend.server._send = noted
 

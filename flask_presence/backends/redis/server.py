@@ -200,22 +200,27 @@ class Server:
         return reply
 
     def _send_twice(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
+        # Both times with the same latest moment: whoever asks waits no longer for the second.
+        words = (*self._common(operation), *args)
         try:
-            return self._send(script, operation, args)
+            return self._send(script, words)
         except (redis.ConnectionError, redis.TimeoutError):
             # It may be another server by now, or another run of this one.
             self.doubt()
             self._runner.give_back()
-            return self._send(script, operation, args)
+            return self._send(script, words)
 
-    def _send(self, script: str, operation: str, args: tuple[Any, ...]) -> list[Any]:
+    def _common(self, operation: str) -> tuple[Any, ...]:
+        """What every script is told at its head."""
         clock, latest = "", ""
         if self._clock is not None:
             clock = str(int(self._clock() * 1000))
         elif self._ahead is not None:
             latest = str(int(time.monotonic() * 1000 + self._ahead + self._patience * 1000))
-        common = (self._prefix, clock, latest, self._kept, operation, self.events)
-        answer = self._runner.run(script, [*common, *args])
+        return self._prefix, clock, latest, self._kept, operation, self.events
+
+    def _send(self, script: str, words: tuple[Any, ...]) -> list[Any]:
+        answer = self._runner.run(script, words)
         # A renewal brings commands, of which one that is none must not hide the others.
         errors = "replace" if script == "renew" else "strict"
         try:
