@@ -177,9 +177,10 @@ def _counter_of(signal: Signal) -> tuple[str, str]:
 
 
 def _was_last_in_store(history: History, signal: Signal) -> bool:
-    """Did one client of the user leave while a fault kept the store from knowing the others?"""
-    change = signal.change
-    asked = history.leaves.get((change["channel"], change["user_id"] or ""), [])
+    """Did one client of the user leave, or say goodbye, while a fault kept the store from knowing
+    the others?"""
+    key = signal.change["channel"], signal.change["user_id"] or ""
+    asked = [*history.leaves.get(key, ()), *history.closings.get(key, ())]
     is_own = any(signal.at - LEAVE_SECONDS < at < signal.at for at in asked)
     return is_own and history.window_at(signal.at, signal.at) is not None
 

@@ -119,6 +119,8 @@ class History:
         """From when until when a user was being evicted."""
         self.leaves: dict[tuple[str, str], list[float]] = defaultdict(list)
         """When a user asked to leave a channel."""
+        self.closings: dict[tuple[str, str], list[float]] = defaultdict(list)
+        """When a connection of a user that may have been in a channel was closed in order."""
         self.downs: list[tuple[float, float, int]] = []
         """From when until when a server was not what its clients think, by its port."""
         self._grace = grace
@@ -222,6 +224,9 @@ class History:
             return
         line.closed = True
         self._gone[line.name] = line.mirror
+        if record.data == "left" and line.user is not None:
+            for channel in line.possible:
+                self.closings[channel, line.user].append(record.at)
         self._end_stays(line, record.at, record.data)
 
     def _take_evicts(self, record: Record) -> None:

@@ -88,6 +88,7 @@ class Crowd:
         self._journal = journal
         self._port = port
         self._turns = [0] * count
+        self._lock = threading.Lock()
         self.connections: list[Connection | None] = [None] * count
         self.failures: list[str] = []
         self.beats = 0
@@ -117,10 +118,14 @@ class Crowd:
         self.connections[number] = connection
         return None
 
-    def close(self, number: int, how: str) -> None:
-        connection, self.connections[number] = self.connections[number], None
-        if connection is not None:
-            _drop(connection, how)
+    def close(self, number: int, how: str) -> bool:
+        """Close a connection; was there one, or is somebody about to open another?"""
+        with self._lock:
+            connection, self.connections[number] = self.connections[number], None
+        if connection is None:
+            return False
+        _drop(connection, how)
+        return True
 
     def close_all(self) -> None:
         for number in range(len(self.connections)):
@@ -169,8 +174,9 @@ def _beat(crowd: Crowd, until: float) -> None:
 
 
 def _live(crowd: Crowd, number: int, is_reload: bool) -> None:
-    """A client reloads its page, or leaves it and comes back later."""
-    crowd.close(number, "dropped" if is_reload else "left")
+    """A client reloads its page, or leaves it and comes back later; unless it is gone just now."""
+    if not crowd.close(number, "dropped" if is_reload else "left"):
+        return
     if not is_reload:
         time.sleep(1)
     crowd.open(number)

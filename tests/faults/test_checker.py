@@ -207,16 +207,21 @@ def test_who_says_that_they_leave_is_out_from_then_on(log: Log) -> None:
 
 
 @pytest.mark.parametrize(("is_faulty", "expected"), [(True, set()), (False, {"1 seen leaving"})])
+@pytest.mark.parametrize("says_goodbye", [False, True])
 def test_who_leaves_while_the_store_has_lost_their_other_tab_is_not_seen_leaving(
-    log: Log, is_faulty: bool, expected: set[str]
+    log: Log, says_goodbye: bool, is_faulty: bool, expected: set[str]
 ) -> None:
     log.open("ada2", "ada")
     log.call("ada2", "enter", {"channel": ROOM})
     if is_faulty:
         log.fault("store emptied")
-    number = log.ask("ada2", "leave", {"channel": ROOM})
-    log.signal("left", "ada", 2, 0, reason="left")
-    log.answer("ada2", number)
+    if says_goodbye:
+        log.add("ada2", "closed", "left")
+        log.signal("left", "ada", 2, 0, reason="left")
+    else:
+        number = log.ask("ada2", "leave", {"channel": ROOM})
+        log.signal("left", "ada", 2, 0, reason="left")
+        log.answer("ada2", number)
 
     assert log.rules() == expected
 
