@@ -32,10 +32,15 @@ from flask_presence.testing.fold import Fold
 FRAMES_PER_CONNECTION = 20
 FRAMES_PER_VISIT = 5
 """After so many it joins the namespace again, in case that it was thrown out of it."""
-MOST_GROWN = 10_000
-"""Kilobytes that may come on top of the warm-up: what allocators keep."""
+MOST_BLOCKS = 3000
+"""Blocks of memory that Python's objects may take on top of the warm-up: fewer than if one object
+of each connection stayed."""
 
-WARM_UP = 2000
+MOST_GROWN = 20_000
+"""Kilobytes that may come on top of it: what allocators keep, and stacks of threads that are gone,
+which is far more than the objects take that may have stayed."""
+
+WARM_UP = 20_000
 """Frames after which the memory is taken for what the server needs anyhow."""
 
 DEAF_SECONDS = 0.15
@@ -322,13 +327,19 @@ class Verdict(NamedTuple):
     ours: list[str]
     upstream: int
     grown: int
+    blocks: int
+
+    @property
+    def is_flat(self) -> bool:
+        """Does the server keep nothing of what was sent?"""
+        return self.grown <= MOST_GROWN and self.blocks <= MOST_BLOCKS
 
     def __str__(self) -> str:
         return (
             f"{self.frames} frames on {self.connections} connections, {self.answers} answered: "
             f"{len(self.ours)} exceptions of ours, {self.upstream} of the libraries for broken "
             f"packets; {self.rounds} rounds of bystanders, 0 disturbed; memory "
-            f"{self.grown:+d} KB after the warm-up"
+            f"{self.grown:+d} KB, {self.blocks:+d} blocks of Python's after the warm-up"
         )
 
 
@@ -375,24 +386,24 @@ def fuzz(server: Watched, *, frames: int, seed: int, step: int = 500) -> Verdict
     """Attack a server; an assertion fails where a bystander is disturbed."""
     attacker = Attacker(server.port, Mutator(seed))
     bystanders = Bystanders(server.port)
-    warm = None
+    warm: dict[str, int] = {}
     for sent in range(0, frames, step):
         attacker.attack(min(step, frames - sent))
         bystanders.go_round()
         # What the server did is of no interest here, and would be kept.
         server.done()
-        if warm is None and sent + step >= min(WARM_UP, frames // 2):
-            warm = server.kept()["kilobytes"]
+        if not warm and sent + step >= min(WARM_UP, frames // 2):
+            warm = server.kept()
     attacker.finish()
     eventually(lambda: server.kept()["clients"] == 2, patience=60)
-    grown = server.kept()["kilobytes"] - (warm or 0)
+    kept = server.kept()
+    grown, blocks = (kept[what] - warm[what] for what in ("kilobytes", "blocks"))
     bystanders.close()
     exceptions = [entry for entry in entries(list(server.errors)) if is_exception(entry)]
     ours = ["".join(entry) for entry in exceptions if is_ours(entry)]
     upstream = len(exceptions) - len(ours)
-    return Verdict(
-        frames, attacker.connections, attacker.answers, bystanders.rounds, ours, upstream, grown
-    )
+    met = frames, attacker.connections, attacker.answers, bystanders.rounds
+    return Verdict(*met, ours, upstream, grown, blocks)
 
 
 def settings(*, async_mode: str, **others: Any) -> dict[str, Any]:
@@ -415,7 +426,7 @@ def main() -> int:
             server.stop()
     print("".join(verdict.ours[:3]), end="")
     print(f"seed {options.seed}, {options.async_mode}: {verdict}")
-    return 1 if verdict.ours or verdict.grown > MOST_GROWN else 0
+    return 1 if verdict.ours or not verdict.is_flat else 0
 
 
 if __name__ == "__main__":
