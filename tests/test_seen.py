@@ -13,8 +13,7 @@ import sqlalchemy as sa
 import statements
 from stores import Store
 
-from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
-from flask_presence.backends.sqlalchemy import backend as backend_module
+from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, database
 from flask_presence.model import Member
 
 USERS = [f"user {number}" for number in range(20)]
@@ -102,8 +101,8 @@ def test_keeping_and_forgetting_at_once_never_lock_each_other_out(
 ) -> None:
     if backend.engine.dialect.name == "postgresql":
         # MariaDB locks gaps where a deleted row is inserted anew; there a step is run again.
-        monkeypatch.setattr(backend_module, "MAX_ATTEMPTS", 1)
-    now = backend.transact(backend.now)
+        monkeypatch.setattr(database, "MAX_ATTEMPTS", 1)
+    now = backend.database.transact(backend.now)
     start = threading.Barrier(5)
 
     def keep(number: int) -> None:
@@ -118,7 +117,9 @@ def test_keeping_and_forgetting_at_once_never_lock_each_other_out(
         start.wait()
         for turn in range(40):
             kept = -60_000 if turn % 2 else 60_000
-            backend.transact(lambda connection, kept=kept: backend.seen.forget(connection, kept))
+            backend.database.transact(
+                lambda connection, kept=kept: backend.seen.forget(connection, kept)
+            )
 
     with ThreadPoolExecutor(5) as pool:
         working = [*[pool.submit(keep, number) for number in range(4)], pool.submit(forget)]

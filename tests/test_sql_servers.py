@@ -25,7 +25,7 @@ from wire import Wire, eventually
 from flask_presence import Presence
 from flask_presence.backends.base import Backend
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend, dialects
-from flask_presence.backends.sqlalchemy import backend as backend_module
+from flask_presence.backends.sqlalchemy import database as database_module
 from flask_presence.backends.sqlalchemy.run import TOLERANCE
 from flask_presence.cli import presence_commands
 from flask_presence.errors import BackendUnavailable
@@ -63,7 +63,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialects.MySQLDialect, "session", (isolation,))
     monkeypatch.setattr(dialects, "BUSY_SECONDS", 60)
     monkeypatch.setattr(dialects, "CONNECT_LIMITS", {})
-    monkeypatch.setattr(backend_module, "RETRY_SECONDS", 60)
+    monkeypatch.setattr(database_module, "RETRY_SECONDS", 60)
 
 
 @pytest.fixture
@@ -228,15 +228,15 @@ def test_the_clock_of_mariadb_knows_no_summer_time(
     def zone(connection: sa.Connection) -> Any:
         return connection.exec_driver_sql("SELECT @@session.time_zone").scalar()
 
-    assert backend.transact(zone) == "+00:00"
-    assert abs(backend.transact(backend.now) - time.time() * 1000) < 60_000
+    assert backend.database.transact(zone) == "+00:00"
+    assert abs(backend.database.transact(backend.now) - time.time() * 1000) < 60_000
 
 
 def test_steps_are_read_committed_whatever_the_default_is(backend: SQLAlchemyBackend) -> None:
     def level(connection: sa.Connection) -> tuple[str, str | None]:
         return connection.get_isolation_level(), connection.default_isolation_level
 
-    assert backend.transact(level) == ("READ COMMITTED", "SERIALIZABLE")
+    assert backend.database.transact(level) == ("READ COMMITTED", "SERIALIZABLE")
 
 
 def test_mariadb_is_asked_nothing_before_or_after_a_transaction(
@@ -246,7 +246,7 @@ def test_mariadb_is_asked_nothing_before_or_after_a_transaction(
     app, _ = make_app(PRESENCE_BACKEND=mariadb_store.new_url())
     backend = app.extensions["presence"].backend
     one = sa.select(1)
-    backend._read(lambda connection: connection.execute(one))
+    backend.database.read(lambda connection: connection.execute(one))
     asked: list[str] = []
     execute = pymysql.connections.Connection._execute_command
 
@@ -256,8 +256,8 @@ def test_mariadb_is_asked_nothing_before_or_after_a_transaction(
 
     monkeypatch.setattr(pymysql.connections.Connection, "_execute_command", note)
 
-    backend._read(lambda connection: connection.execute(one))
-    backend.transact(lambda connection: connection.execute(one))
+    backend.database.read(lambda connection: connection.execute(one))
+    backend.database.transact(lambda connection: connection.execute(one))
 
     ping = ""
     assert asked == [ping, "SELECT 1", "COMMIT"] * 2
@@ -274,7 +274,8 @@ def test_a_limit_in_the_url_is_kept(store: ServerStore, make_app: Any) -> None:
     backends = [open_at(make_app, url.update_query_dict(query)), open_at(make_app, url)]
 
     found = [
-        backend._read(lambda found: found.exec_driver_sql(limits).scalar()) for backend in backends
+        backend.database.read(lambda found: found.exec_driver_sql(limits).scalar())
+        for backend in backends
     ]
 
     assert found == expected

@@ -23,7 +23,7 @@ from flask_presence import BackendUnavailable, ChannelConfig, signals
 from flask_presence.backends.base import SLICE, Command, Key
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.backends.sqlalchemy import SQLAlchemyBackend
-from flask_presence.backends.sqlalchemy import backend as sql_module
+from flask_presence.backends.sqlalchemy import database as sql_module
 from flask_presence.backends.sqlalchemy import due as due_module
 from flask_presence.channels import Registry, Rules
 from flask_presence.delivery import Announcer, Feed, Rooms

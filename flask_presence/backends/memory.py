@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from ..model import NOWHERE, Position, State
 from .base import Command, Key, Reading, Renewal, Told
+from .moments import milliseconds, moment
 from .steps import (
     ALIVE,
-    COMMANDS_KEPT,
     DRAINED,
     LOST,
     Counters,
@@ -26,10 +26,9 @@ from .steps import (
     Step,
     StepBackend,
     held_until,
-    milliseconds,
-    moment,
     users_of,
 )
+from .stored import COMMANDS_KEPT
 
 T = TypeVar("T")
 

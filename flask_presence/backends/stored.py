@@ -18,6 +18,9 @@ from .base import Command, Told
 
 log = logging.getLogger(__name__)
 
+COMMANDS_KEPT = 600_000
+"""Milliseconds for which a command stays readable."""
+
 RESTORED_SECONDS = 600.0
 """For so long after a store started from what it had saved there may be clients who remember more
 than it has."""

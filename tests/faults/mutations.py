@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask_presence.backends import base, steps
+from flask_presence.backends import base
 from flask_presence.backends.redis import server as redis_server
 from flask_presence.backends.sqlalchemy import dialects, step
 from flask_presence.backends.sqlalchemy.transaction import Transaction
+from flask_presence.backends.steps import rows, scene
 from flask_presence.delivery import feed, rooms, wire
 from flask_presence.tracker import connections, holdings, lease, loops, releases, tracker
 
@@ -151,13 +152,13 @@ def _read_before_joining() -> None:
 
 def _count_the_invisible() -> None:
     """A second tab is a change too."""
-    compare = steps.Scene._compare
+    compare = scene.Scene._compare
 
-    def count(self: steps.Scene, group: Any, before: Any, reason: Any) -> None:
-        after = steps.seen(self.groups[group].values())
+    def count(self: scene.Scene, group: Any, before: Any, reason: Any) -> None:
+        after = rows.seen(self.groups[group].values())
         compare(self, group, None if before == after and after else before, reason)
 
-    _patch(steps.Scene, "_compare", count)
+    _patch(scene.Scene, "_compare", count)
 
 
 MUTATIONS = {

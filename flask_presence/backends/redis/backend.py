@@ -26,7 +26,7 @@ from ..base import (
     Told,
     chunks,
 )
-from ..steps import milliseconds, moment
+from ..moments import milliseconds, moment
 from ..stored import Damaged, are_ids, are_whole, is_whole, told_of_text
 from .events import changes_of
 from .listener import RedisListener

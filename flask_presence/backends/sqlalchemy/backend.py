@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import cached_property, partial
 from itertools import groupby
@@ -34,21 +31,19 @@ from sqlalchemy.engine import Connection
 from ...errors import BackendUnavailable
 from ...model import NOWHERE, Position, State
 from ..base import SLICE, Command, Key, Reading, Renewal, Told, chunks
+from ..moments import milliseconds, moment
 from ..steps import (
     ALIVE,
-    COMMANDS_KEPT,
     DRAINED,
     LOST,
     Counters,
     Lease,
     Step,
     StepBackend,
-    milliseconds,
-    moment,
     users_in,
 )
-from ..stored import Damaged, is_id, is_whole, told_of
-from .dialects import dialect_of
+from ..stored import COMMANDS_KEPT, Damaged, is_id, is_whole, told_of
+from .database import Database
 from .due import Due
 from .expressions import Expressions
 from .models import Models, map_models
@@ -61,14 +56,7 @@ from .transaction import Transaction
 
 log = logging.getLogger(__name__)
 
-S = TypeVar("S")
 T = TypeVar("T")
-
-MAX_ATTEMPTS = 8
-"""How often a step is run when the database answers with a deadlock."""
-
-RETRY_SECONDS = 1.5
-"""After this long a step is not run again: somebody waits for it."""
 
 
 class SQLAlchemyBackend(StepBackend):
@@ -94,9 +82,12 @@ class SQLAlchemyBackend(StepBackend):
         super().__init__(worker_timeout=worker_timeout)
         self.engine = engine
         self.tables = Tables(MetaData() if metadata is None else metadata, prefix)
-        self.dialect = dialect_of(engine)
-        self._engine_of_leases = self.dialect.beside(engine)
-        self._makes_tables = makes_tables
+        self.database = Database(
+            engine,
+            make_tables=self.prepare if makes_tables else None,
+            on_failure=self.note_failure,
+        )
+        self.dialect = self.database.dialect
         self._clock = clock
         self._now: ColumnElement[int] = literal_column(self.dialect.clock)
         self.statements = Statements(self.tables, self.dialect, self._now)
@@ -121,10 +112,10 @@ class SQLAlchemyBackend(StepBackend):
             return step(SQLStep(self, transaction))
 
         try:
-            return self._work(self.dialect.stepping, work)
+            return self.database.step(work)
         except Damaged as damage:
             self._forget(damage)
-        return self._work(self.dialect.stepping, work)
+        return self.database.step(work)
 
     def _forget(self, damage: Damaged) -> None:
         """Let a damaged channel begin anew."""
@@ -136,79 +127,7 @@ class SQLAlchemyBackend(StepBackend):
             connection.execute(delete(channels).where(channels.c.name == channel))
             connection.execute(delete(members).where(members.c.channel == channel))
 
-        self.transact(work)
-
-    def transact(self, work: Callable[[Connection], T], *, engine: Engine | None = None) -> T:
-        """Run ``work`` in one transaction."""
-        return self._work(self.dialect.writing, work, engine)
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work``, each statement of which stands for itself."""
-        return self._work(self.dialect.reading, work)
-
-    def ask(self, work: Callable[[Transaction], T]) -> T:
-        """The same with questions, of which the driver may take many at once."""
-        return self._work(self.dialect.asking, work)
-
-    def _work(
-        self,
-        way: Callable[[Engine], AbstractContextManager[S]],
-        work: Callable[[S], T],
-        engine: Engine | None = None,
-    ) -> T:
-        """Run ``work`` in this way; again after a deadlock, or after making the tables."""
-        made_tables = False
-        began = time.monotonic()
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                with self._noticing_absence(), way(engine or self.engine) as means:
-                    return work(means)
-            except exc.DBAPIError as error:
-                if self._makes_tables and not made_tables and self._is_missing_table(error):
-                    made_tables = True
-                    self.prepare()
-                elif (
-                    self._is_transient(error)
-                    and attempt < MAX_ATTEMPTS - 1
-                    and time.monotonic() - began < RETRY_SECONDS
-                ):
-                    time.sleep(random.uniform(0, 0.01 * 2**attempt))
-                else:
-                    raise self._unavailable(error) from error
-            except exc.SQLAlchemyError as error:
-                raise self._unavailable(error) from error
-        raise AssertionError("unreachable")
-
-    @contextmanager
-    def _noticing_absence(self) -> Iterator[None]:
-        """A database that answers so late was away, and others may renew first."""
-        began = time.monotonic()
-        yield
-        if time.monotonic() - began > RETRY_SECONDS:
-            self.note_failure()
-
-    def _unavailable(self, error: exc.SQLAlchemyError) -> BackendUnavailable:
-        self.note_failure()
-        where = self.engine.url.render_as_string(hide_password=True)
-        if self._is_missing_table(error):
-            return BackendUnavailable(
-                f"The presence tables are missing in {where}: run 'flask presence init-db', or "
-                "your migrations."
-            )
-        cause = " ".join(str(getattr(error, "orig", None) or error).split())
-        if isinstance(error, exc.DBAPIError) and error.statement is None:
-            return BackendUnavailable(
-                f"The presence database {where} cannot be reached; is it running, and is its URL "
-                f"right? {cause}"
-            )
-        return BackendUnavailable(f"The presence database {where} failed: {cause}")
-
-    def _is_transient(self, error: exc.DBAPIError) -> bool:
-        """Is this cured by running the step again? So is the same new row from two steps."""
-        return isinstance(error, exc.IntegrityError) or self.dialect.is_transient(error)
-
-    def _is_missing_table(self, error: BaseException | None) -> bool:
-        return isinstance(error, exc.DBAPIError) and self.dialect.is_missing_table(error)
+        self.database.transact(work)
 
     def now(self, connection: Connection) -> int:
         """The store's clock in milliseconds."""
@@ -242,7 +161,7 @@ class SQLAlchemyBackend(StepBackend):
                 return True
             return connection.execute(select(members.c.place).where(mine)).first() is not None
 
-        return self.transact(work)
+        return self.database.transact(work)
 
     def release(self, worker: str, keys: Collection[Key], *, after: float) -> None:
         members = self.tables.members
@@ -261,7 +180,7 @@ class SQLAlchemyBackend(StepBackend):
                 )
 
         for some in chunks(sorted(keys)):
-            self.transact(partial(work, some=some))
+            self.database.transact(partial(work, some=some))
 
     # Workers
 
@@ -293,7 +212,7 @@ class SQLAlchemyBackend(StepBackend):
             latest, commands = self._commands(connection, cursor, now)
             return Renewal(held, latest, self._positions(connection, channels), commands)
 
-        return self.transact(work, engine=self._engine_of_leases)
+        return self.database.transact_apart(work)
 
     def _is_new(self, connection: Connection, worker: str) -> bool:
         workers = self.tables.workers
@@ -343,10 +262,10 @@ class SQLAlchemyBackend(StepBackend):
                 .values(status=DRAINED, lease=self.now(connection) + span, timeout=span)
             )
 
-        self.transact(work)
+        self.database.transact(work)
 
     def workers(self) -> list[str]:
-        leases, now = self.ask(self.due_ones.read_moment)
+        leases, now = self.database.ask(self.due_ones.read_moment)
         return sorted(worker for worker, lease in leases.items() if lease.is_alive(now))
 
     def members_of_worker(self, worker: str, *, after: Key | None, limit: int) -> list[Key]:
@@ -362,7 +281,8 @@ class SQLAlchemyBackend(StepBackend):
         )
         if after is not None:
             query = query.where(tuple_(members.c.channel, members.c.client_id) > after)
-        return self._read(lambda connection: [Key(*row) for row in connection.execute(query)])
+        found = self.database.read(lambda connection: connection.execute(query).all())
+        return [Key(*row) for row in found]
 
     # Ending what is due
 
@@ -383,7 +303,7 @@ class SQLAlchemyBackend(StepBackend):
 
     def _state(self, channel: str) -> Reading:
         question = self._everything.of(here=channel)
-        found = self.ask(lambda asked: next(asked.ask(question)))
+        found = self.database.ask(lambda asked: next(asked.ask(question)))
         stored = stored_of(found, channel)
         if stored is None:
             return Reading(State(channel), [])
@@ -407,7 +327,7 @@ class SQLAlchemyBackend(StepBackend):
         lost = [{"id": name, "status": LOST, "lease": 0, "timeout": 0} for name in sorted(workers)]
         if lost:
             mark = self.dialect.upsert(self.tables.workers, "id")
-            self.transact(lambda connection: connection.execute(mark, lost))
+            self.database.transact(lambda connection: connection.execute(mark, lost))
 
     def count(self, channel: str) -> Reading:
         if self.due_ones.is_in(channel):
@@ -415,7 +335,7 @@ class SQLAlchemyBackend(StepBackend):
         channels = self.tables.channels
         columns = [channels.c[name] for name in ("epoch", "revision", "count", "anonymous")]
         query = select(*columns).where(channels.c.name == channel)
-        found = self._read(lambda connection: connection.execute(query).first())
+        found = self.database.read(lambda connection: connection.execute(query).first())
         if found is None:
             return Reading(State(channel), [])
         epoch, revision, count, anonymous = found
@@ -435,7 +355,7 @@ class SQLAlchemyBackend(StepBackend):
         )
         if prefix is not None:
             query = query.where(channels.c.name.startswith(f"/{prefix}/", autoescape=True))
-        return self._read(
+        return self.database.read(
             lambda connection: {
                 name: count
                 for name, count in connection.execute(query)
@@ -449,12 +369,12 @@ class SQLAlchemyBackend(StepBackend):
         by_client = members.c.client_id == client_id
         whose = by_client if user_id is None else members.c.user_id == user_id
         query = select(members.c.channel).where(whose).distinct().order_by(members.c.channel)
-        return self._read(lambda connection: list(connection.execute(query).scalars()))
+        return self.database.read(lambda connection: list(connection.execute(query).scalars()))
 
     def last_seen(self, user_ids: Collection[str]) -> dict[str, datetime | None]:
         found: dict[str, int] = {}
         for some in chunks(user_ids):
-            found |= self._read(partial(self.seen.read, user_ids=some))
+            found |= self.database.read(partial(self.seen.read, user_ids=some))
         return {user: moment(found[user]) if user in found else None for user in user_ids}
 
     # Upkeep
@@ -466,7 +386,7 @@ class SQLAlchemyBackend(StepBackend):
             .where(channels.c.name == channel, channels.c.epoch == old)
             .values(epoch=new)
         )
-        return self.transact(lambda connection: connection.execute(query).rowcount == 1)
+        return self.database.transact(lambda connection: connection.execute(query).rowcount == 1)
 
     def drop_empty_channels(self, retention: float) -> int:
         self._mark_orphans(self._orphans())
@@ -496,14 +416,14 @@ class SQLAlchemyBackend(StepBackend):
 
         dropped = 0
         while True:
-            found = self.transact(work)
+            found = self.database.transact(work)
             dropped += found
             if found < SLICE:
                 return dropped
 
     def _forget_seen(self) -> None:
         forget = partial(self.seen.forget, retention=milliseconds(self.last_seen_retention))
-        while self.transact(forget) == SLICE:
+        while self.database.transact(forget) == SLICE:
             pass
 
     def _orphans(self) -> list[str]:
@@ -518,7 +438,7 @@ class SQLAlchemyBackend(StepBackend):
                 found.append(worker)
             return [worker for worker in found[1:] if worker not in known]
 
-        return self._read(work)
+        return self.database.read(work)
 
     def tell(self, command: Command, *, wake: bool = True) -> int:
         commands = self.tables.commands
@@ -541,14 +461,14 @@ class SQLAlchemyBackend(StepBackend):
             )
             return number
 
-        return self.transact(work)
+        return self.database.transact(work)
 
     def prepare(self) -> None:
         try:
             with self.dialect.writing(self.engine) as connection:
                 self.tables.metadata.create_all(connection, tables=self.tables.all)
         except exc.SQLAlchemyError as error:
-            unavailable = self._unavailable(error)
+            unavailable = self.database.unavailable(error)
             if isinstance(error, exc.DBAPIError) and error.statement is not None:
                 unavailable = BackendUnavailable(
                     f"{unavailable} — run 'flask presence init-db' as a database user who may "
@@ -561,7 +481,7 @@ class SQLAlchemyBackend(StepBackend):
             for table in self.tables.all:
                 connection.execute(select(table).limit(1))
 
-        self._read(work)
+        self.database.read(work)
 
     def has_begun_anew(self) -> bool:
         return self.dialect.server_run.take_another()
@@ -571,10 +491,7 @@ class SQLAlchemyBackend(StepBackend):
         return self.dialect.server_run.is_restored
 
     def after_fork(self) -> None:
-        self.engine.dispose(close=False)
-        self._engine_of_leases.dispose(close=False)
-        self.dialect.after_fork()
+        self.database.after_fork()
 
     def close(self) -> None:
-        self.engine.dispose()
-        self._engine_of_leases.dispose()
+        self.database.close()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import delete, select, update
 from sqlalchemy.engine import Connection
 
-from ..steps import ALIVE, LOST, Lease, milliseconds
+from ..moments import milliseconds
+from ..steps import ALIVE, LOST, Lease
 from .state import lease_of
 from .statements import Question
 from .transaction import Rows, Transaction
@@ -71,24 +72,24 @@ class Due:
             questions = self.rows(channel, self.read_moment(asked), spared=spared, limit=1)
             return any(asked.ask(*questions))
 
-        return self._backend.ask(look)
+        return self._backend.database.ask(look)
 
     def channels(self, limit: int) -> list[str]:
         """Names of channels with due members, found by looking at no more than ``limit`` by each
         index; leases and deadlines are ended and cut, as `Backend.due` says."""
         backend, began = self._backend, time.monotonic()
-        moment, past, ahead = backend.ask(lambda asked: self._look(asked, limit))
+        moment, past, ahead = backend.database.ask(lambda asked: self._look(asked, limit))
         self._end_expired(moment, began)
         if any(lease.until > moment.now + lease.timeout for lease in moment.leases.values()):
-            backend.transact(self._cut_leases)
+            backend.database.transact(self._cut_leases)
         names = {name for (name,) in past}
         over = moment.over(spared=backend.spares_leases)
         if over:
-            names |= backend.ask(lambda asked: self._held_by(asked, over, limit))
+            names |= backend.database.ask(lambda asked: self._held_by(asked, over, limit))
         if ahead:
-            backend.transact(self._cut_deadlines)
+            backend.database.transact(self._cut_deadlines)
         if over and not names:
-            backend.transact(lambda connection: self._forget_workers(connection, over))
+            backend.database.transact(lambda connection: self._forget_workers(connection, over))
         return sorted(names)
 
     def _look(self, asked: Transaction, limit: int) -> tuple[Moment, Rows, Rows]:
@@ -107,7 +108,7 @@ class Due:
     def end_leases(self) -> None:
         """End each lease that ran out, unless leases are spared."""
         began = time.monotonic()
-        self._end_expired(self._backend.ask(self.read_moment), began)
+        self._end_expired(self._backend.database.ask(self.read_moment), began)
 
     def _end_expired(self, moment: Moment, began: float) -> None:
         """End leases that had run out, unless the store was away since ``began``."""
@@ -129,7 +130,7 @@ class Due:
             if time.monotonic() - began <= SLOW_SECONDS:
                 connection.execute(update(workers).where(*where).values(status=LOST))
 
-        backend.transact(work)
+        backend.database.transact(work)
         if time.monotonic() - began > SLOW_SECONDS:
             # The store was away, though nothing failed: others may renew first.
             backend.note_failure()

@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from ..steps import LOST, milliseconds, moment
+from ..moments import milliseconds, moment
+from ..steps import LOST
 from .dialects import dialect_of
 from .ids import id_text
 from .seen import held_until
