@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .folding import fold
 from .history import Final, History, Seen, Signal, Stay
 from .journal import Record
-from .mirror import UNKNOWN
+from .mirror import may_show
 
 GRACE_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
@@ -119,13 +119,10 @@ def _misplaced(final: Final, channel: str, state: Any, *, turned: bool) -> Itera
     if counted != (state["count"], state["anonymous"]):
         yield f"it counts {(state['count'], state['anonymous'])}, and {counted} are in"
     for user in state.get("users", ()):
-        metas = held.get(user["id"], ())
-        given = [meta for meta in metas if meta is not None] or [{}]
-        if UNKNOWN in given:
-            continue
-        if user["id"] not in held:
+        given = held.get(user["id"])
+        if given is None:
             yield f"{user['id']} is shown, and no client is in"
-        elif user["meta"] not in given and not (turned and None in metas):
+        elif not may_show(user["meta"], given) and not (turned and None in given):
             yield f"{user['id']} shows {user['meta']}, given were {given}"
 
 

@@ -17,7 +17,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import wire
 
 from . import masses
 from .journal import Journal
+from .mirror import may_show
 from .parent import end_with_parent
 from .plan import Planner
 from .tab import Tab
@@ -117,10 +118,13 @@ class Company:
     def look(self, *, states: dict[str, Any]) -> dict[str, Any]:
         """Who is in, as the tabs believe, and where what they see differs from these states."""
         held = []
+        given: dict[tuple[str, str | None], list[Any]] = defaultdict(list)
         differences = []
         for tab in self._tabs:
             mirror = tab.mirror
-            held += [[channel, mirror.client_id, mirror.user] for channel in mirror.entered]
+            for channel, meta in mirror.entered.items():
+                held.append([channel, mirror.client_id, mirror.user])
+                given[channel, mirror.user].append(meta)
             doubtful = mirror.changing() | mirror.uncertain | set(mirror.lost)
             differences += [f"{tab.name} does not know yet about {name}" for name in doubtful]
             differences += [
@@ -129,6 +133,14 @@ class Company:
                 if channel in states
                 for difference in watch.differences(states[channel])
             ]
+        # Who gave none may be in with what they gave before, where the store turned back.
+        differences += [
+            f"{user} shows {shown[user]} in {channel}, given were {metas}"
+            for (channel, user), metas in given.items()
+            if user in (shown := _metas(states.get(channel)))
+            and None not in metas
+            and not may_show(shown[user], metas)
+        ]
         return {"held": held, "differences": differences}
 
     def close(self) -> None:
@@ -141,6 +153,11 @@ class Company:
     def mass(self, *, kind: str, **details: Any) -> Any:
         """Do something with many connections of their own."""
         return getattr(masses, kind)(self._journal, **details)
+
+
+def _metas(state: Any) -> dict[str, Any]:
+    """What each user shows."""
+    return {user["id"]: user["meta"] for user in (state or {}).get("users", ())}
 
 
 def _all(threads: list[threading.Thread]) -> None:

@@ -82,7 +82,7 @@ def _drop(connection: Connection, how: str) -> None:
 
 
 class Crowd:
-    """Connections that are in one room each, and only enter; opened all at once."""
+    """Connections that are in one room each, and beat as often as pages do; opened all at once."""
 
     def __init__(self, journal: Journal, port: int, count: int) -> None:
         self._journal = journal
@@ -92,7 +92,32 @@ class Crowd:
         self.connections: list[Connection | None] = [None] * count
         self.failures: list[str] = []
         self.beats = 0
+        self._are_leaving = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
         _all(self.open, count)
+
+    def _beat(self) -> None:
+        """Whose connection was lost comes back."""
+        pause = BEAT_SECONDS / len(self.connections)
+        while not self._are_leaving.is_set():
+            for number, connection in enumerate(self.connections):
+                if connection is not None and connection.closed.is_set():
+                    threading.Thread(target=self.live, args=(number, True)).start()
+                elif connection is not None:
+                    with contextlib.suppress(*ANSWERED):
+                        connection.emit("heartbeat", {})
+                        self.beats += 1
+                if self._are_leaving.wait(pause):
+                    return
+
+    def live(self, number: int, is_reload: bool) -> None:
+        """One reloads its page, or leaves it and comes back later; unless it is gone just now."""
+        if not self.close(number, "dropped" if is_reload else "left"):
+            return
+        if not is_reload:
+            time.sleep(1)
+        if not self._are_leaving.is_set():
+            self.open(number)
 
     def open(self, number: int) -> None:
         """Connect and enter; again, as pages do, where a busy server lets it wait for too long."""
@@ -128,6 +153,7 @@ class Crowd:
         return True
 
     def close_all(self) -> None:
+        self._are_leaving.set()
         for number in range(len(self.connections)):
             self.close(number, "left" if number % 2 else "dropped")
 
@@ -138,7 +164,8 @@ def burst(journal: Journal, *, port: int, clients: int) -> Any:
     crowd = Crowd(journal, port, clients)
     took = time.monotonic() - began
     crowd.close_all()
-    return {"operations": 2 * clients, "failures": crowd.failures, "seconds": round(took, 1)}
+    operations = 2 * clients + crowd.beats
+    return {"operations": operations, "failures": crowd.failures, "seconds": round(took, 1)}
 
 
 def day(
@@ -148,38 +175,14 @@ def day(
     crowd = Crowd(journal, port, clients)
     chance = random.Random(f"{seed} day")
     began, lives = time.monotonic(), 0
-    threading.Thread(target=_beat, args=(crowd, began + seconds), daemon=True).start()
     while time.monotonic() < began + seconds:
         number, is_reload = chance.randrange(clients), chance.random() < 0.5
-        threading.Thread(target=_live, args=(crowd, number, is_reload)).start()
+        threading.Thread(target=crowd.live, args=(number, is_reload)).start()
         lives += 1
         time.sleep(max(0.0, began + lives / rate - time.monotonic()))
     time.sleep(2)
     crowd.close_all()
     return {"operations": 2 * clients + 3 * lives + crowd.beats, "failures": crowd.failures}
-
-
-def _beat(crowd: Crowd, until: float) -> None:
-    """Every one of them, as often as pages do; whose connection was lost comes back."""
-    pause = BEAT_SECONDS / len(crowd.connections)
-    while time.monotonic() < until:
-        for number, connection in enumerate(crowd.connections):
-            if connection is not None and connection.closed.is_set():
-                threading.Thread(target=_live, args=(crowd, number, True)).start()
-            elif connection is not None:
-                with contextlib.suppress(*ANSWERED):
-                    connection.emit("heartbeat", {})
-                    crowd.beats += 1
-            time.sleep(pause)
-
-
-def _live(crowd: Crowd, number: int, is_reload: bool) -> None:
-    """A client reloads its page, or leaves it and comes back later; unless it is gone just now."""
-    if not crowd.close(number, "dropped" if is_reload else "left"):
-        return
-    if not is_reload:
-        time.sleep(1)
-    crowd.open(number)
 
 
 class _Silent(Connection):

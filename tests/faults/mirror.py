@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flask_presence.testing.fold import Fold
@@ -15,6 +15,13 @@ State = Mapping[str, Any]
 Payload = dict[str, Any]
 UNKNOWN: Any = object()
 """A meta that was given or not: what was asked for was answered with a doubt."""
+
+
+def may_show(meta: Any, given: Collection[Any]) -> bool:
+    """May a user show this meta, whose clients gave these; ``None`` where one gave none?"""
+    if UNKNOWN in given:
+        return True
+    return meta in ([one for one in given if one is not None] or [{}])
 
 
 class Watch:
