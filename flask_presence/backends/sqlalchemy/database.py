@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 from sqlalchemy import Engine, exc
@@ -23,6 +24,13 @@ MAX_ATTEMPTS = 8
 
 RETRY_SECONDS = 1.5
 """After this long work is not run again: somebody waits for it."""
+
+AT_ONCE = 10
+"""How much work of one process is under way: more would take turns in the database anyway, each on
+a connection of its own, and an app that shares its pool needs some too."""
+
+PATIENCE_SECONDS = 1.0
+"""Work that failed after so long found the database busy or away, and not itself in the wrong."""
 
 
 class Database:
@@ -46,6 +54,12 @@ class Database:
         self._engine_of_leases = self.dialect.beside(engine)
         self._make_tables = make_tables
         self._on_failure = on_failure
+        self._begin()
+
+    def _begin(self) -> None:
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
+        self._vain = 0
+        """How much work waited for the database in vain."""
 
     def step(self, work: Callable[[Transaction], T]) -> T:
         """Run ``work`` in one transaction, which writes what it leaves for later at its end."""
@@ -56,7 +70,7 @@ class Database:
         return self._run(work, self.dialect.writing)
 
     def transact_apart(self, work: Callable[[Connection], T]) -> T:
-        """The same for a lease, which waits for no connection that others take."""
+        """The same for a lease, which waits neither for its turn nor for a connection."""
         return self._run(work, self.dialect.writing, self._engine_of_leases)
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -78,7 +92,8 @@ class Database:
         began = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
             try:
-                with self._noticing_absence(), way(engine or self.engine) as means:
+                turn = self._turn() if engine is None else nullcontext()
+                with turn, self._noticing_absence(), way(engine or self.engine) as means:
                     return work(means)
             except exc.DBAPIError as error:
                 if self._make_tables and not made_tables and self._is_missing_table(error):
@@ -97,10 +112,25 @@ class Database:
         raise AssertionError("unreachable")
 
     @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for a turn, without end while the database does what it is asked. Whoever waited
+        while others were let down has waited enough."""
+        vain = self._vain
+        with self._turns:
+            if self._vain != vain:
+                raise exc.TimeoutError("The database did not do what others asked it just now.")
+            yield
+
+    @contextmanager
     def _noticing_absence(self) -> Iterator[None]:
         """A database that answers so late was away, and others may renew first."""
         began = time.monotonic()
-        yield
+        try:
+            yield
+        except exc.SQLAlchemyError:
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                self._vain += 1
+            raise
         if time.monotonic() - began > RETRY_SECONDS:
             self._on_failure()
 
@@ -133,6 +163,7 @@ class Database:
         self.engine.dispose(close=False)
         self._engine_of_leases.dispose(close=False)
         self.dialect.after_fork()
+        self._begin()
 
     def close(self) -> None:
         self.engine.dispose()
